@@ -1,0 +1,5 @@
+import sys
+
+from tempclr.cli import main
+
+sys.exit(main())
