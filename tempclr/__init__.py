@@ -1,0 +1,64 @@
+"""Temporal alignment learning: embed clips and sentences, align them in time order, contrast it with shuffled ones.
+
+Everything here is loaded when it is first asked for, so ``from tempclr import dtw`` costs torch and nothing more.
+Importing the package makes the models known to ``AutoConfig``, ``AutoModel`` and ``AutoProcessor``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tempclr.inference import Alignment as Alignment
+    from tempclr.losses import sequence_loss as sequence_loss
+    from tempclr.losses import tempclr_loss as tempclr_loss
+    from tempclr.losses import unit_loss as unit_loss
+    from tempclr.models.tempclr import TempCLRConfig as TempCLRConfig
+    from tempclr.models.tempclr import TempCLRModel as TempCLRModel
+    from tempclr.models.tempclr import TempCLRProcessor as TempCLRProcessor
+    from tempclr.models.tempclr import TempCLRTextConfig as TempCLRTextConfig
+    from tempclr.models.tempclr import TempCLRTextModel as TempCLRTextModel
+    from tempclr.models.tempclr import TempCLRVideoConfig as TempCLRVideoConfig
+    from tempclr.models.tempclr import TempCLRVideoModel as TempCLRVideoModel
+    from tempclr.trainer import TempCLRTrainer as TempCLRTrainer
+    from tempclr.trainer import TempCLRTrainingArguments as TempCLRTrainingArguments
+    from tempclr_kernels import alignment as alignment
+    from tempclr_kernels import dtw as dtw
+    from tempclr_kernels import otam as otam
+    from tempclr_kernels import pairwise_distances as pairwise_distances
+
+__version__ = "0.1.0.dev0"
+
+_HOME = {
+    "dtw": "tempclr_kernels",
+    "otam": "tempclr_kernels",
+    "alignment": "tempclr_kernels",
+    "pairwise_distances": "tempclr_kernels",
+    "unit_loss": "tempclr.losses",
+    "sequence_loss": "tempclr.losses",
+    "tempclr_loss": "tempclr.losses",
+    "Alignment": "tempclr.inference",
+    "TempCLRConfig": "tempclr.models.tempclr",
+    "TempCLRTextConfig": "tempclr.models.tempclr",
+    "TempCLRVideoConfig": "tempclr.models.tempclr",
+    "TempCLRModel": "tempclr.models.tempclr",
+    "TempCLRTextModel": "tempclr.models.tempclr",
+    "TempCLRVideoModel": "tempclr.models.tempclr",
+    "TempCLRProcessor": "tempclr.models.tempclr",
+    "TempCLRTrainer": "tempclr.trainer",
+    "TempCLRTrainingArguments": "tempclr.trainer",
+}
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tempclr' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,7 +1,7 @@
 """The command line: one file a command, imported only when that command runs.
 
-A command's module has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(arguments)``; a module that wants the raw
-words (because Hugging Face's argument parser reads them) has ``run_words(words)`` instead of the last two.
+A command's module has ``add_arguments(parser)`` and ``run(arguments)``; a module that wants the raw words, because
+Hugging Face's argument parser reads them, has ``run_words(words)`` instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COMMANDS = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for a mistake in the input (told in one line), 130 when interrupted."""
+    """Run one command; the exit code is 0, 2 for a mistake in the input (told in one line) or 130 when interrupted."""
     words = list(sys.argv[1:] if words is None else words)
     parser = argparse.ArgumentParser(prog="tempclr", description="Temporal alignment learning for long videos.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
