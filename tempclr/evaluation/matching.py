@@ -1,0 +1,78 @@
+"""How many sentences DTW pairs with their own clip when it aligns a paragraph with its own video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tempclr.errors import InputError
+from tempclr.evaluation.protocols import MatchingProtocol
+from tempclr.evaluation.retrieval import embed_segments, embed_sentences
+
+if TYPE_CHECKING:
+    from tempclr.data.rows import Paragraph
+
+
+@dataclass(frozen=True)
+class MatchingResult:
+    """``match_share`` is the mean over videos of ``per_video``, the share of each video's sentences on the diagonal."""
+
+    protocol: MatchingProtocol
+    match_share: float
+    num_videos: int
+    per_video: NDArray[np.float64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The part that goes into a results file."""
+        return {
+            "protocol": self.protocol.to_dict(),
+            "match_share": self.match_share,
+            "num_videos": self.num_videos,
+        }
+
+
+def match_shares(cost: Tensor, lengths: Tensor) -> NDArray[np.float64]:
+    """Share of the diagonal cells (i, i) that lie on the hard DTW path of each square matrix.
+
+    ``cost``: (num_videos, n, n), ``lengths``: (num_videos,) valid rows and columns. Returns (num_videos,). Ties go to
+    the diagonal, as :func:`tempclr_kernels.alignment` breaks them.
+
+    >>> match_shares(torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), torch.tensor([2])).tolist()
+    [1.0]
+    """
+    from tempclr_kernels import alignment
+
+    path = alignment(cost, torch.stack([lengths, lengths], dim=-1), measure="dtw", gamma=0.0)
+    diagonal = torch.diagonal(path, dim1=-2, dim2=-1).double()
+    valid = torch.arange(cost.shape[-1], device=cost.device) < lengths[:, None]
+    return ((diagonal * valid).sum(-1) / lengths).cpu().numpy()
+
+
+def evaluate_matching(
+    model: Any,
+    paragraphs: Sequence[Paragraph],
+    *,
+    similarity: str = "cosine",
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+) -> MatchingResult:
+    """Share of sentences i whose cell (i, i) lies on the hard DTW path of the n × n costs of their own video.
+
+    One pooled vector a sentence and one a segment, background removed; the mean is taken over videos. After Table 6(a)
+    of the TempCLR paper, which gives the words but not the formula.
+    """
+    from tempclr.costs import cost_matrix
+
+    if not len(paragraphs):
+        raise InputError("no videos to evaluate: the dataset is empty")
+    protocol = MatchingProtocol(similarity=similarity)
+    sentences, lengths = embed_sentences(model, paragraphs, batch_size=batch_size, show_progress_bar=show_progress_bar)
+    clips, _ = embed_segments(model, paragraphs, batch_size=batch_size, show_progress_bar=show_progress_bar)
+    shares = match_shares(cost_matrix(sentences, clips, similarity=similarity), lengths)
+    return MatchingResult(protocol=protocol, match_share=float(shares.mean()), num_videos=len(shares), per_video=shares)
