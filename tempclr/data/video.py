@@ -70,7 +70,7 @@ def iterate_frames(
         num_threads: of the decoder; 0 lets it choose.
 
     Yields:
-        ``(timestamp_seconds, frame)``: ``frame`` is uint8 RGB ``(height, width, 3)``, turned upright if the file says so.
+        ``(timestamp_seconds, frame)``, the frame uint8 RGB ``(height, width, 3)``, turned upright if the file says so.
 
     Raises:
         InputError: the file is missing, empty, not a video, holds no frame, breaks while decoding, or ends more than a
@@ -261,8 +261,8 @@ class _Timeline:
             self.end_seconds = max(self.end_seconds, seconds + lasts)
             yield seconds, frame
 
-    # Note [Frames are sampled by time]: the frame at time t is the one on screen then, the last whose timestamp is <= t,
-    # never "every n-th". A telephone's video of variable rate would otherwise drift away from the sentences' seconds.
+    # Note [Frames are sampled by time]: the frame at time t is the one on screen then, the last whose timestamp is
+    # <= t, never "every n-th". A telephone's video of variable rate would otherwise drift away from the sentences.
     def on_ticks(self, rate: float) -> Iterator[tuple[float, Any]]:
         slack = 1e-3 / rate  # containers round times to 1/90000 s or so: a frame due at the tick may come a hair late
         tick, shown = 0, None

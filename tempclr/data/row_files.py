@@ -1,0 +1,221 @@
+"""Finding and loading the files a dataset of rows is stored in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tempclr.errors import InputError
+
+ROW_SUFFIXES = (".parquet", ".jsonl", ".json")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# Files that lie beside the rows without being rows.
+_NOT_ROWS = {"feature_recipe.json", "features.jsonl", "dataset_info.json", "dataset_dict.json", "state.json"}
+
+
+def load_rows(source: str | PathLike[str], *, split: str | None = None) -> Any:
+    """Load dataset rows; what is in them is checked by ``read_paragraphs``.
+
+    Args:
+        source: a folder written by ``save_to_disk`` (memory-mapped: the one for large sets), a folder of
+            ``<split>.parquet``, ``<split>.jsonl`` or ``<split>.json`` files (also in ``data/``, also in shards named
+            ``-00000-of-00002``), one such file, or the id of a Hub dataset.
+        split: which split; needed where there are several. Of one file with a ``split`` column: the rows of that split.
+
+    Returns:
+        a ``datasets.Dataset``.
+
+    Raises:
+        InputError: nothing there, not readable, no such split, several splits and none named, no rows.
+
+    >>> load_rows("rows.jsonl")  # doctest: +SKIP
+    """
+    path = Path(source)
+    if path.is_dir():
+        dataset = _from_folder(path, split)
+    elif path.is_file():
+        dataset = _of_split(_from_files([path]), split, path)
+    elif _HUB_ID.fullmatch(str(source)) and path.suffix not in ROW_SUFFIXES:
+        dataset = _from_hub(str(source), split)
+    else:
+        raise InputError("no such dataset file or folder", file=source)
+    if not len(dataset):
+        raise InputError("holds no rows", file=source)
+    return dataset
+
+
+def data_files(folder: Path) -> dict[str, list[Path]]:
+    """The row files of a folder, by split: the file's name without suffix and shard number."""
+    splits: dict[str, list[Path]] = {}
+    for place in (folder, folder / "data"):
+        for file in sorted(place.iterdir()) if place.is_dir() else ():
+            if file.suffix in ROW_SUFFIXES and file.name not in _NOT_ROWS and not file.name.startswith("."):
+                splits.setdefault(_SHARD.sub("", file.stem), []).append(file)
+    return splits
+
+
+def split_names(source: str | PathLike[str]) -> list[str]:
+    """Names of the splits a local dataset holds; empty where it is one unnamed whole.
+
+    >>> split_names("no/such/folder")
+    []
+    """
+    path = Path(source)
+    if (path / "dataset_dict.json").is_file():
+        return list(json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"])
+    if path.is_dir() and not (path / "state.json").is_file():
+        return list(data_files(path))
+    return []
+
+
+def _from_folder(folder: Path, split: str | None) -> Any:
+    names = split_names(folder)
+    if (folder / "state.json").is_file():
+        return _of_split(_from_disk(folder), split, folder)
+    if not names:
+        raise InputError(
+            "holds no dataset: expected a save_to_disk folder, .parquet, .jsonl or .json files", file=folder
+        )
+    name = _chosen(names, split, folder)
+    if (folder / "dataset_dict.json").is_file():
+        return _from_disk(folder / name)
+    return _from_files(data_files(folder)[name], split=name)
+
+
+def _chosen(names: Sequence[str], split: str | None, source: Any) -> str:
+    if split is None and len(names) > 1:
+        raise InputError(f"holds the splits {', '.join(names)}; say which", file=source, field="split")
+    if split is not None and split not in names:
+        raise InputError(f"has no split {split!r}, only {', '.join(names)}", file=source, field="split")
+    return split or names[0]
+
+
+def _of_split(dataset: Any, split: str | None, source: Any) -> Any:
+    if split is None or split == str(dataset.split):
+        return dataset
+    if "split" not in dataset.column_names:
+        raise InputError(f"has no split {split!r}: it is one file without a split column", file=source, field="split")
+    chosen = np.flatnonzero(np.array([name == split for name in dataset["split"]]))
+    if not len(chosen):
+        names = sorted({str(name) for name in dataset["split"]})
+        raise InputError(f"has no rows of split {split!r}, only {', '.join(names)}", file=source, field="split")
+    return dataset.select(chosen)
+
+
+def _from_disk(folder: Path) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_from_disk(str(folder))
+    except Exception as error:  # Arrow, JSON and file errors: all mean that the folder is damaged
+        raise InputError(f"cannot be loaded as a saved dataset: {error}", file=folder) from error
+
+
+def _from_hub(name: str, split: str | None) -> Any:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, split=split)
+    except Exception as error:  # network, permission, missing repository, unknown split: the reason is in the message
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"no such local file or folder, and not to be had as a Hub dataset: {reason}", file=name
+        ) from error
+    return loaded if split is not None else loaded[_chosen(list(loaded), None, name)]
+
+
+def _from_files(files: Sequence[Path], *, split: str | None = None) -> Any:
+    import datasets
+
+    named_split = datasets.NamedSplit(split) if split is not None and re.fullmatch(r"\w+(\.\w+)*", split) else None
+    tables = [_read_parquet(file) if file.suffix == ".parquet" else _read_json(file) for file in files]
+    parts = [datasets.Dataset(table, split=named_split) for table in tables]
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts, split=named_split)
+
+
+def _read_parquet(file: Path) -> Any:
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+    from datasets.table import InMemoryTable
+
+    try:
+        return InMemoryTable(pyarrow.parquet.read_table(file))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"not a Parquet file: {error}", file=file) from error
+
+
+def _read_json(file: Path) -> Any:
+    """JSON lines, or one JSON list of rows, typed column by column so that a wrong value can be named."""
+    import pyarrow
+    from datasets.table import InMemoryTable
+
+    if file.suffix not in ROW_SUFFIXES:
+        raise InputError(f"expected a {', '.join(ROW_SUFFIXES)} file, found {file.suffix or file.name!r}", file=file)
+    rows = _json_rows(file)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return InMemoryTable(pyarrow.table({name: _column(name, rows, file) for name in names}))
+
+
+def _json_rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not JSON text: {error}", file=file) from error
+    if text.lstrip().startswith("["):
+        try:
+            rows = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"not JSON: {error}", file=file) from error
+    else:
+        lines = [line for line in text.splitlines() if line.strip()]
+        rows = [_json_line(line, index, file) for index, line in enumerate(lines)]
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise InputError(f"expected an object with named fields, found {str(row)[:40]!r}", file=file, row=index)
+        if isinstance(row.get("features"), list):  # an array at once: a list of lists takes ten times the memory
+            row["features"] = _compact(row["features"])
+    return rows
+
+
+def _json_line(line: str, index: int, file: Path) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error}", file=file, row=index) from error
+
+
+def _compact(features: list[Any]) -> Any:
+    try:
+        return list(np.array(features, dtype=np.float32))
+    except (ValueError, TypeError):
+        return features
+
+
+def _column(name: str, rows: list[dict[str, Any]], file: Path) -> Any:
+    import pyarrow
+
+    types = {
+        **dict.fromkeys(("video_id", "features_path", "video", "task", "label", "split"), pyarrow.string()),
+        **dict.fromkeys(("starts", "ends"), pyarrow.list_(pyarrow.float64())),
+        "sentences": pyarrow.list_(pyarrow.string()),
+        "features": pyarrow.list_(pyarrow.list_(pyarrow.float32())),
+        "features_per_second": pyarrow.float64(),
+    }
+    values = [row.get(name) for row in rows]
+    try:
+        return pyarrow.array(values, type=types.get(name))
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        for index, value in enumerate(values):
+            try:
+                pyarrow.array([value], type=types.get(name))
+            except (pyarrow.ArrowException, TypeError, ValueError):
+                expected = f"expected {types[name]}" if name in types else "no one type"
+                raise InputError(f"{expected}, found {str(value)[:60]!r}", file=file, row=index, field=name) from error
+        raise InputError(f"the rows do not agree on a type: {error}", file=file, field=name) from error

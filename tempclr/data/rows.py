@@ -1,0 +1,399 @@
+"""The dataset row every command takes: the paragraph of one video, checked before use.
+
+A row has ``video_id: str``, ``sentences: list[str]``, ``starts`` and ``ends: list[float]`` (seconds, ``[start, end)``),
+and at least one of ``features: (T, D)``, ``features_path: str`` (``.npy`` or ``.safetensors``) and ``video: str``; with
+features also ``features_per_second: float``. Optional: ``task``, ``label``, ``split``, all str. Relative paths start at
+the folder of the dataset file (or at the dataset folder given, where ``save_to_disk`` wrote it).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tempclr.data.row_files import ROW_SUFFIXES, data_files, load_rows
+from tempclr.errors import InputError
+
+__all__ = [
+    "Paragraph",
+    "Paragraphs",
+    "check_recipe",
+    "dataset_recipe",
+    "load_rows",
+    "read_paragraph",
+    "read_paragraphs",
+]
+
+RECIPE_FILE = "feature_recipe.json"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Paragraph:
+    """The ordered sentences of one video, their spans, and the video as features or as a file. Checks itself.
+
+    Attributes:
+        video_id: name of the video.
+        sentences, starts, ends: one entry a sentence; spans are ``[start, end)`` in seconds, ordered by start, and may
+            overlap.
+        features: float32 ``(T, D)``, or None; feature k covers ``[k, k + 1) / features_per_second`` seconds.
+        features_per_second: required with features.
+        video: path of the video file, or None.
+        task, label, split: optional words of the corpus.
+
+    An end beyond the last feature is cut to it (annotations round up); a start beyond it is an error.
+
+    Raises:
+        InputError: naming the field and what was found in it.
+
+    >>> paragraph = Paragraph("v1", ["cut the bread"], [0.0], [9.0], features=np.zeros((3, 8)), features_per_second=1)
+    >>> paragraph.ends, paragraph.features.dtype.name
+    ([3.0], 'float32')
+    """
+
+    video_id: str
+    sentences: list[str]
+    starts: list[float]
+    ends: list[float]
+    features: np.ndarray | None = None
+    features_per_second: float | None = None
+    video: str | None = None
+    task: str | None = None
+    label: str | None = None
+    split: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_text(self.video_id, "video_id")
+        for field in ("video", "task", "label", "split"):
+            if getattr(self, field) is not None:
+                _check_text(getattr(self, field), field)
+        self._set(sentences=_sentences(self.sentences))
+        self._set(starts=_seconds(self.starts, "starts", len(self.sentences)))
+        self._set(ends=_seconds(self.ends, "ends", len(self.sentences)))
+        _check_order(self.starts, self.ends)
+        if self.features is not None:
+            self._set(features=_feature_array(self.features), features_per_second=_rate(self.features_per_second))
+            self._set(ends=_ends_within(self.starts, self.ends, self.duration_seconds))
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    @property
+    def duration_seconds(self) -> float:
+        """Seconds the features cover; without features, the end of the last span."""
+        if self.features is None:
+            return max(self.ends)
+        return len(self.features) / self.features_per_second  # type: ignore[operator]
+
+
+class Paragraphs(Sequence[Paragraph]):
+    """Paragraphs read from their rows on demand: features stay in the dataset (or their files) until asked for."""
+
+    def __init__(self, dataset: Any, *, source: str, indices: Sequence[int] | None = None) -> None:
+        self._rows, self._source = _as_arrow(dataset), source
+        self._indices = range(len(dataset)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Paragraphs(self._rows, source=self._source, indices=self._indices[index])
+        row_index = self._indices[index]
+        return read_paragraph(_row(self._rows, row_index), source=self._source, index=row_index)
+
+    def __iter__(self) -> Iterator[Paragraph]:
+        return (self[index] for index in range(len(self)))
+
+
+def read_paragraph(row: Mapping[str, Any], *, source: str | PathLike[str], index: int) -> Paragraph:
+    """Turn one row into a Paragraph, loading its features.
+
+    Args:
+        row: see the head of this module. Fields with other names are left alone.
+        source: the dataset's file or folder, named in errors; relative paths start at its folder.
+        index: number of the row, counted from 0.
+
+    Raises:
+        InputError: naming file, row and field.
+
+    >>> row = {"video_id": "v1", "sentences": ["a"], "starts": [0], "ends": [1], "features": [[1, 2]]}
+    >>> read_paragraph(row, source="rows.jsonl", index=3)
+    Traceback (most recent call last):
+    tempclr.errors.InputError: rows.jsonl, row 3, field 'features_per_second': missing: features need their rate
+    """
+    try:
+        return Paragraph(**_fields(row, _base_folder(source)))
+    except InputError as error:
+        message = str(error).removeprefix(f"field {error.field!r}: ")
+        raise InputError(message, file=source, row=index, field=error.field) from error.__cause__
+
+
+def read_paragraphs(
+    dataset: Any, *, source: str | PathLike[str], skip_bad_rows: bool = False
+) -> tuple[Paragraphs, list[str]]:
+    """Check every row of a dataset and return its paragraphs, which are read again on demand.
+
+    Args:
+        dataset: what :func:`load_rows` returns, or a sequence of row mappings.
+        source: the dataset's file or folder.
+        skip_bad_rows: leave bad rows out and list why, instead of stopping at the first.
+
+    Returns:
+        ``(paragraphs, reasons)``: one line in ``reasons`` for each row left out.
+
+    Raises:
+        InputError: the first bad row; with ``skip_bad_rows``, only when no row is good.
+
+    >>> rows = [{"video_id": "v1", "sentences": ["a"], "starts": [0], "ends": [1], "features": [[1, 2]],
+    ...          "features_per_second": 1}, {"video_id": "v2"}]
+    >>> paragraphs, reasons = read_paragraphs(rows, source="rows.jsonl", skip_bad_rows=True)
+    >>> len(paragraphs), reasons
+    (1, ["rows.jsonl, row 1, field 'sentences': missing"])
+    """
+    place, rows = _place(source, dataset), _as_arrow(dataset)
+    good, reasons = [], []
+    for index in range(len(rows)):
+        try:
+            read_paragraph(_row(rows, index), source=place, index=index)
+            good.append(index)
+        except InputError as error:
+            if not skip_bad_rows:
+                raise
+            reasons.append(str(error))
+    if not good:
+        raise InputError(f"no good row; the first: {reasons[0]}" if reasons else "holds no rows", file=source)
+    return Paragraphs(rows, source=place, indices=good), reasons
+
+
+def dataset_recipe(dataset_dir: str | PathLike[str]) -> dict[str, Any] | None:
+    """How the features of a dataset were made: its ``feature_recipe.json``, or None where there is none.
+
+    ``dataset_dir`` is the dataset's folder or a file in it.
+
+    >>> dataset_recipe("no/such/folder") is None
+    True
+    """
+    folder = Path(dataset_dir)
+    file = (folder if folder.is_dir() else folder.parent) / RECIPE_FILE
+    if not file.exists():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not a feature recipe: {error}", file=file) from error
+
+
+def check_recipe(expected: Mapping[str, Any] | None, found: Mapping[str, Any] | None, *, what: str) -> None:
+    """Refuse features that were made otherwise than the expected ones.
+
+    Args:
+        expected, found: two recipes as dictionaries; None is an unknown recipe, which is logged and let through. The
+            backbone's name may differ where its weights (sha256) are the same.
+        what: the two things compared, in words for the message: ``"model 'm' and dataset 'd'"``.
+
+    Raises:
+        InputError: showing both values of every entry that differs.
+
+    >>> check_recipe({"resize": 128}, {"resize": 224}, what="model and data")
+    Traceback (most recent call last):
+    tempclr.errors.InputError: feature recipes of model and data differ: expected {"resize": 128}, found {"resize": 224}
+    """
+    if expected is None or found is None:
+        if expected is not None or found is not None:
+            _log.warning("only one feature recipe of %s is known: whether their features agree cannot be checked", what)
+        return
+    one, other = (json.loads(json.dumps(dict(recipe))) for recipe in (expected, found))
+    differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    if one.get("backbone_sha256") and "backbone_sha256" not in differing:
+        differing = [key for key in differing if key != "backbone"]
+    if differing:
+        ours, theirs = (json.dumps({key: recipe.get(key) for key in differing}) for recipe in (one, other))
+        raise InputError(f"feature recipes of {what} differ: expected {ours}, found {theirs}")
+
+
+def _check_text(value: Any, field: str) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"expected a text that is not empty, found {value!r}", field=field)
+
+
+def _sentences(values: Any) -> list[str]:
+    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
+        raise InputError(f"expected a list of sentences, found {_short(values)}", field="sentences")
+    if not len(values):
+        raise InputError("empty paragraph: expected at least one sentence", field="sentences")
+    for number, sentence in enumerate(values):
+        if not isinstance(sentence, str) or not sentence.strip():
+            raise InputError(
+                f"sentence {number} must be a text that is not empty, found {sentence!r}", field="sentences"
+            )
+    return [str(sentence) for sentence in values]
+
+
+def _seconds(values: Any, field: str, num_sentences: int) -> list[float]:
+    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
+        raise InputError(f"expected a list of seconds, found {_short(values)}", field=field)
+    if len(values) != num_sentences:
+        raise InputError(f"expected one entry a sentence: {len(values)} for {num_sentences} sentences", field=field)
+    for number, value in enumerate(values):
+        if isinstance(value, bool | str) or not np.isreal(value) or value is None or not math.isfinite(value):
+            raise InputError(f"entry {number} must be a finite number of seconds, found {value!r}", field=field)
+        if value < 0:
+            raise InputError(f"entry {number} is negative: {value!r} seconds", field=field)
+    return [float(value) for value in values]
+
+
+def _check_order(starts: list[float], ends: list[float]) -> None:
+    for number in range(1, len(starts)):
+        if starts[number] < starts[number - 1]:
+            found = f"entry {number} ({starts[number]}) comes before entry {number - 1} ({starts[number - 1]})"
+            raise InputError(f"must be in ascending order: {found}; sort the sentences by time", field="starts")
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        if end <= start:
+            raise InputError(f"entry {number} must be after its start: [{start}, {end})", field="ends")
+
+
+def _ends_within(starts: list[float], ends: list[float], duration_seconds: float) -> list[float]:
+    for number, start in enumerate(starts):
+        if start >= duration_seconds:
+            found = f"entry {number} starts at {start} s but the features end at {duration_seconds} s"
+            raise InputError(found, field="starts")
+    return [min(end, duration_seconds) for end in ends]
+
+
+def _feature_array(values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"expected (T, D) numbers, found {_short(values)}: {error}", field="features") from None
+    if array.ndim != 2 or 0 in array.shape:
+        raise InputError(f"expected shape (T, D) with T, D > 0, found {array.shape}", field="features")
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        raise InputError(f"NaN or infinite value in feature {int(np.argmin(finite))}", field="features")
+    return array if array.flags.writeable else array.copy()  # torch.from_numpy warns of arrays it could not write to
+
+
+def _rate(value: Any) -> float:
+    if value is None:
+        raise InputError("missing: features need their rate", field="features_per_second")
+    if isinstance(value, bool | str) or not math.isfinite(value) or value <= 0:
+        raise InputError(f"expected a positive number, found {value!r}", field="features_per_second")
+    return float(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _fields(row: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+    """The arguments of Paragraph, with files looked up and features loaded."""
+    fields = {name: row.get(name) for name in Paragraph.__dataclass_fields__}
+    for name in ("video_id", "sentences", "starts", "ends"):
+        if fields[name] is None:
+            raise InputError("missing", field=name)
+    path = row.get("features_path")
+    if path is not None and fields["features"] is not None:
+        raise InputError("both features and features_path are given; leave one out", field="features_path")
+    if path is not None:
+        fields["features"] = _load_features(_resolve(path, folder, "features_path"))
+    if isinstance(fields["video"], Mapping):  # what datasets.Video(decode=False) gives
+        fields["video"] = fields["video"].get("path")
+    if fields["video"] is not None:
+        fields["video"] = str(_resolve(fields["video"], folder, "video"))
+    if fields["features"] is None and fields["video"] is None:
+        raise InputError("missing: expected one of features, features_path and video", field="features")
+    return fields
+
+
+def _resolve(path: Any, folder: Path | None, field: str) -> Path:
+    _check_text(path, field)
+    if folder is None and not Path(path).is_absolute():
+        raise InputError(
+            f"{path!r} is relative, but a Hub dataset has no folder; put the features in the row", field=field
+        )
+    resolved = Path(path) if folder is None else folder / path
+    if not resolved.is_file():
+        raise InputError(f"no such file: {resolved}", field=field)
+    return resolved
+
+
+def _load_features(path: Path) -> np.ndarray:
+    try:
+        if path.suffix == ".npy":
+            return _feature_array(np.load(path, allow_pickle=False))
+        if path.suffix == ".safetensors":
+            return _feature_array(_safetensors_array(path))
+    except InputError as error:
+        message = str(error).removeprefix(f"field {error.field!r}: ")
+        raise InputError(f"{path}: {message}", field="features_path") from error.__cause__
+    except Exception as error:  # each reader has its own exceptions for a file that is cut off or something else
+        raise InputError(f"{path} cannot be read: {error}", field="features_path") from error
+    raise InputError(f"expected a .npy or .safetensors file, found {path.name!r}", field="features_path")
+
+
+def _safetensors_array(path: Path) -> np.ndarray:
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    if len(tensors) > 1 and "features" not in tensors:
+        raise InputError(f"holds {sorted(tensors)}; name one of them 'features'", field="features_path")
+    tensor = tensors["features"] if "features" in tensors else next(iter(tensors.values()))
+    return tensor.float().numpy()
+
+
+def _base_folder(source: str | PathLike[str]) -> Path | None:
+    path = Path(source)
+    if path.is_dir():
+        return path
+    return path.parent if path.suffix in ROW_SUFFIXES else None
+
+
+def _place(source: str | PathLike[str], dataset: Any) -> str:
+    """The file a dataset came from where there is one, else the folder or Hub id."""
+    path = Path(source)
+    if path.is_dir():
+        files = data_files(path).get(str(getattr(dataset, "split", None)), [])
+        if len(files) == 1:
+            return str(files[0])
+    return str(source)
+
+
+def _as_arrow(dataset: Any) -> Any:
+    return dataset.with_format("arrow") if hasattr(dataset, "with_format") else dataset
+
+
+def _row(dataset: Any, index: int) -> Mapping[str, Any]:
+    """One row as plain values, its features as an array made from Arrow's buffer: lists of lists are slow and large."""
+    table = dataset[index]
+    if isinstance(table, Mapping):
+        return table
+    row = {name: table.column(name).to_pylist()[0] for name in table.column_names if name != "features"}
+    if "features" in table.column_names:
+        row["features"] = _matrix(table.column("features").combine_chunks())
+    return row
+
+
+def _matrix(column: Any) -> Any:
+    storage = getattr(column, "storage", column)  # datasets.Array2D wraps its lists
+    if storage.null_count or not hasattr(storage, "flatten"):
+        return None if storage.null_count else storage.to_pylist()[0]
+    vectors = storage.flatten()
+    sizes = set(vectors.value_lengths().to_pylist()) if hasattr(vectors, "value_lengths") else set()
+    if len(sizes) != 1 or None in sizes:
+        return storage.to_pylist()[0]
+    values = vectors.flatten()
+    return values.to_numpy(zero_copy_only=False).reshape(-1, sizes.pop())
