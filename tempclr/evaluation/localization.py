@@ -145,7 +145,7 @@ def evaluate_localization(
     matched: dict[str, int] = {}
     total: dict[str, int] = {}
     for paragraph in tqdm(paragraphs, desc="localize", unit="video", disable=not show_progress_bar):
-        features = require_features(paragraph)
+        features, rate = features_and_rate(paragraph)
         if len(features) < len(paragraph.sentences):
             raise InputError(
                 f"video {paragraph.video_id!r} has {len(features)} features for {len(paragraph.sentences)} sentences; "
@@ -158,7 +158,12 @@ def evaluate_localization(
             temperature=protocol.temperature,
         )
         chosen = localize_steps(cost)
-        hit = _inside_spans(chosen, paragraph, num_frames=len(features))
+        spans = [
+            frame_span(start, end, features_per_second=rate, num_frames=len(features))
+            for start, end in zip(paragraph.starts, paragraph.ends, strict=True)
+        ]
+        first, last = np.array(spans).T
+        hit = (first <= chosen) & (chosen < last)
         task = paragraph.task if paragraph.task is not None else ALL_TASKS
         matched[task] = matched.get(task, 0) + int(hit.sum())
         total[task] = total.get(task, 0) + len(hit)
@@ -175,21 +180,11 @@ def evaluate_localization(
     )
 
 
-def require_features(paragraph: Paragraph) -> NDArray:
-    """The paragraph's features, or an :class:`InputError` that says how to get them."""
-    if paragraph.features is None:
+def features_and_rate(paragraph: Paragraph) -> tuple[NDArray, float]:
+    """The paragraph's features and how many a second, or an :class:`InputError` that says how to get them."""
+    if paragraph.features is None or paragraph.features_per_second is None:
         raise InputError(
             f"video {paragraph.video_id!r} has no features: run `tempclr extract` on the dataset first",
             field="features",
         )
-    return paragraph.features
-
-
-def _inside_spans(frames: NDArray[np.int64], paragraph: Paragraph, *, num_frames: int) -> NDArray[np.bool_]:
-    spans = np.array(
-        [
-            frame_span(start, end, features_per_second=paragraph.features_per_second, num_frames=num_frames)
-            for start, end in zip(paragraph.starts, paragraph.ends, strict=True)
-        ]
-    )
-    return (spans[:, 0] <= frames) & (frames < spans[:, 1])
+    return paragraph.features, paragraph.features_per_second

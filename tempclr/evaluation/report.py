@@ -77,15 +77,17 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, dig
     return "\n".join(_line(line, widths, numeric) for line in [lines[0], rule, *lines[1:]])
 
 
-def retrieval_table(results: Mapping[str, Any], *, ks: Sequence[int] = (1, 5, 10), digits: int = 3) -> str:
-    """One row a model and measure: name, measure, R@k and median rank. ``results``: name -> RetrievalResult."""
+def retrieval_table(
+    results: Mapping[str, Any], *, ks: Sequence[int] = (1, 5, 10), digits: int = 3, first_column: str = "model"
+) -> str:
+    """One row a name and measure: name, measure, R@k and median rank. ``results``: name -> RetrievalResult."""
     columns = [*(f"R@{k}" for k in ks), "median_rank"]
     rows = [
         [name, measure, *(metrics[column] for column in columns)]
         for name, result in results.items()
         for measure, metrics in result.metrics.items()
     ]
-    return markdown_table(["model", "measure", *(f"R@{k}" for k in ks), "median rank"], rows, digits=digits)
+    return markdown_table([first_column, "measure", *(f"R@{k}" for k in ks), "median rank"], rows, digits=digits)
 
 
 def _cell(value: Any, digits: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from tempclr.errors import InputError
-from tempclr.evaluation.localization import require_features
+from tempclr.evaluation.localization import features_and_rate
 from tempclr.evaluation.metrics import TIE_RULE, ranks, retrieval_metrics
 from tempclr.evaluation.protocols import MEASURES, RetrievalProtocol
 
@@ -243,22 +244,22 @@ def embed_sentences(
     """(num_paragraphs, n, d) float32, zero padded, and (num_paragraphs,) lengths, on the model's device."""
     from tempclr.inference import encode_text
 
-    counts = [len(paragraph.sentences) for paragraph in paragraphs]
+    sentences = [paragraph.sentences for paragraph in paragraphs]
     flat = encode_text(
-        model,
-        [sentence for paragraph in paragraphs for sentence in paragraph.sentences],
-        batch_size=batch_size,
-        show_progress_bar=show_progress_bar,
+        model, list(chain.from_iterable(sentences)), batch_size=batch_size, show_progress_bar=show_progress_bar
     )
-    return _padded(list(flat.split(counts)), device=model.device)
+    return _padded(list(flat.split([len(own) for own in sentences])), device=model.device)
 
 
 def embed_segments(
     model: Any, paragraphs: Sequence[Paragraph], *, batch_size: int = 64, show_progress_bar: bool = False
 ) -> tuple[Tensor, Tensor]:
     """One pooled vector for each annotated segment: (num_videos, m, d), zero padded, and (num_videos,) lengths."""
-    spans = [list(zip(paragraph.starts, paragraph.ends, strict=True)) for paragraph in paragraphs]
-    return _embed_spans(model, paragraphs, spans, batch_size=batch_size, show_progress_bar=show_progress_bar)
+
+    def segments(paragraph: Paragraph) -> list[tuple[float, float]]:
+        return list(zip(paragraph.starts, paragraph.ends, strict=True))
+
+    return _embed_spans(model, paragraphs, segments, batch_size=batch_size, show_progress_bar=show_progress_bar)
 
 
 def embed_windows(
@@ -272,15 +273,12 @@ def embed_windows(
 ) -> tuple[Tensor, Tensor]:
     """One pooled vector for each window over the whole video: (num_videos, m, d), zero padded, and (num_videos,)
     lengths."""
-    spans = [
-        window_spans(
-            len(require_features(paragraph)) / _rate(paragraph),
-            window_seconds=window_seconds,
-            stride_seconds=stride_seconds,
-        )
-        for paragraph in paragraphs
-    ]
-    return _embed_spans(model, paragraphs, spans, batch_size=batch_size, show_progress_bar=show_progress_bar)
+
+    def windows(paragraph: Paragraph) -> list[tuple[float, float]]:
+        features, rate = features_and_rate(paragraph)
+        return window_spans(len(features) / rate, window_seconds=window_seconds, stride_seconds=stride_seconds)
+
+    return _embed_spans(model, paragraphs, windows, batch_size=batch_size, show_progress_bar=show_progress_bar)
 
 
 def window_spans(duration_seconds: float, *, window_seconds: float, stride_seconds: float) -> list[tuple[float, float]]:
@@ -297,7 +295,7 @@ def window_spans(duration_seconds: float, *, window_seconds: float, stride_secon
 def _embed_spans(
     model: Any,
     paragraphs: Sequence[Paragraph],
-    spans: Sequence[Sequence[tuple[float, float]]],
+    spans_of: Callable[[Paragraph], list[tuple[float, float]]],
     *,
     batch_size: int,
     show_progress_bar: bool,
@@ -306,25 +304,12 @@ def _embed_spans(
 
     from tempclr.inference import encode_clips
 
-    videos = tqdm(paragraphs, desc="embed videos", unit="video", disable=not show_progress_bar)
-    embedded = [
-        encode_clips(
-            model,
-            require_features(paragraph),
-            own_spans,
-            features_per_second=_rate(paragraph),
-            batch_size=batch_size,
-        )
-        for paragraph, own_spans in zip(videos, spans, strict=True)
-    ]
+    embedded = []
+    for paragraph in tqdm(paragraphs, desc="embed videos", unit="video", disable=not show_progress_bar):
+        features, rate = features_and_rate(paragraph)
+        spans = spans_of(paragraph)
+        embedded.append(encode_clips(model, features, spans, features_per_second=rate, batch_size=batch_size))
     return _padded(embedded, device=model.device)
-
-
-def _rate(paragraph: Paragraph) -> float:
-    rate = paragraph.features_per_second
-    if rate is None:
-        raise InputError(f"video {paragraph.video_id!r} has features but no rate", field="features_per_second")
-    return rate
 
 
 def _padded(sequences: list[Tensor], *, device: torch.device) -> tuple[Tensor, Tensor]:
