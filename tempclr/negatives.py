@@ -1,0 +1,244 @@
+"""Shuffled orders: the negative sequences that the true order of a video is contrasted with (TempCLR §5.2, Table 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["STRATEGIES", "Negatives", "sample_negatives"]
+
+STRATEGIES = ("seg_unit", "seg_only", "within_seg", "all_unit", "unpaired", "joint", "visual_anchor")
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Which negative sequences each of B paragraphs is contrasted with; only indices, never copies of data.
+
+    Attributes:
+        column_orders: (B, 1 + k, C) int64 orders of the clips, or None. Row 0 is the true order: the clips that belong
+            to a sentence in their order in time, all others behind them. Rows 1 to k are the negatives.
+        row_orders: (B, 1 + k, S) int64 orders of the sentences, or None; row 0 is the true order.
+        order_mask: (B,) bool, the paragraphs whose rows 1 to k are real negatives.
+        other_videos: (B, u) int64 positions in the batch of the videos that serve as negatives, or None.
+        other_mask: (B, u) bool, which of them are real.
+    """
+
+    column_orders: Tensor | None = None
+    row_orders: Tensor | None = None
+    order_mask: Tensor | None = None
+    other_videos: Tensor | None = None
+    other_mask: Tensor | None = None
+
+    @property
+    def qualifies(self) -> Tensor:
+        """(B,) bool: the paragraphs that have at least one negative; the others contribute nothing to a loss."""
+        masks = [] if self.order_mask is None else [self.order_mask]
+        if self.other_mask is not None:
+            masks.append(self.other_mask.any(dim=1))
+        return torch.stack(masks).any(dim=0)
+
+    @property
+    def num_skipped(self) -> Tensor:
+        """() int64: how many paragraphs of the batch have no negative."""
+        return (~self.qualifies).sum()
+
+
+def sample_negatives(
+    strategy: str,
+    *,
+    sentence_mask: Tensor,
+    clip_mask: Tensor,
+    clip_sentence_index: Tensor,
+    num_negatives: int = 31,
+    generator: torch.Generator | None = None,
+) -> Negatives:
+    """Draw the negatives of a batch of paragraphs by one of the seven strategies of TempCLR's Table 7.
+
+    A *segment* is a run of consecutive clips that one sentence describes. Clips with ``clip_sentence_index`` −1 are
+    background and take no part.
+
+    ================ ======================================================== ==============================
+    strategy         a negative is                                            needs
+    ================ ======================================================== ==============================
+    ``seg_only``     the segments in another order, clips inside in order     2 segments
+    ``seg_unit``     the same, then the clips inside each segment shuffled    2 segments
+    ``within_seg``   the segments in order, the clips inside shuffled         a segment of 2 clips
+    ``all_unit``     all clips shuffled                                       2 clips
+    ``visual_anchor`` the sentences in another order, the video as it is      2 sentences
+    ``unpaired``     another video of the batch                               another video with clips
+    ``joint``        those of ``seg_unit`` and those of ``unpaired``          either
+    ================ ======================================================== ==============================
+
+    The shuffling strategies need two sentences and two clips besides: with one of either no order can be told from
+    another. Orders are drawn independently (two negatives may coincide) from the sort of random keys; no list of
+    permutations exists at any length. Nothing waits for the device, and with ``generator=None`` the function compiles
+    into one graph.
+
+    Args:
+        strategy: a name of :data:`STRATEGIES`.
+        sentence_mask: (B, S) bool or int, 1 = real.
+        clip_mask: (B, C) bool or int, 1 = real.
+        clip_sentence_index: (B, C) int, the sentence of each clip, −1 for background.
+        num_negatives: k, shuffled orders a paragraph; ``unpaired`` takes at most so many other videos, without
+            replacement, and ``joint`` so many of each kind.
+        generator: source of randomness; None is the global one of the tensors' device.
+
+    Raises:
+        ValueError: for an unknown strategy or ``num_negatives`` < 1.
+
+    >>> masks = dict(sentence_mask=torch.ones(1, 2), clip_mask=torch.ones(1, 3))
+    >>> drawn = sample_negatives("seg_only", **masks, clip_sentence_index=torch.tensor([[0, 0, 1]]), num_negatives=1)
+    >>> drawn.column_orders
+    tensor([[[0, 1, 2],
+             [2, 0, 1]]])
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"negatives must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+    if num_negatives < 1:
+        raise ValueError(f"num_negatives must be at least 1, got {num_negatives}")
+    sentence_mask = sentence_mask.bool()
+    clip_mask = clip_mask.bool() & (clip_sentence_index >= 0)
+    if strategy == "unpaired":
+        return Negatives(**_other_videos(sentence_mask, clip_mask, num_negatives, generator))
+    if strategy == "visual_anchor":
+        return _row_orders(sentence_mask, clip_mask, num_negatives, generator)
+    orders = _column_orders(strategy, sentence_mask, clip_mask, clip_sentence_index, num_negatives, generator)
+    if strategy == "joint":
+        return Negatives(**orders, **_other_videos(sentence_mask, clip_mask, num_negatives, generator))
+    return Negatives(**orders)
+
+
+def _column_orders(
+    strategy: str,
+    sentence_mask: Tensor,
+    clip_mask: Tensor,
+    clip_sentence_index: Tensor,
+    num_negatives: int,
+    generator: torch.Generator | None,
+) -> dict[str, Tensor]:
+    true_order = _real_first(clip_mask)
+    num_clips = clip_mask.sum(dim=1)
+    position = torch.arange(clip_mask.shape[1], device=clip_mask.device)
+    real = position < num_clips[:, None]
+    sentence = clip_sentence_index.gather(1, true_order)
+    segment = torch.zeros_like(true_order) + position if strategy == "all_unit" else _segments(sentence)
+    segment_lengths = torch.zeros_like(true_order).scatter_add(1, segment, real.long())
+    num_segments = (segment_lengths > 0).sum(dim=1)
+
+    if strategy == "within_seg":
+        outer = segment[:, None]
+        possible = (segment_lengths >= 2).any(dim=1)
+    else:
+        ranks = _shuffled_ranks(num_segments, num_negatives, segment.shape[1], generator)
+        outer = ranks.gather(2, segment[:, None].expand_as(ranks))
+        possible = num_segments >= 2
+    if strategy in ("within_seg", "seg_unit", "joint"):
+        must_differ = strategy == "within_seg"
+        inner = _shuffled_inside(segment, segment_lengths, real, num_negatives, generator, must_differ=must_differ)
+    else:
+        inner = position
+    # Ranks are whole numbers below C, so that (outer, inner) sorts as one key; padding stays behind, as it was.
+    width = clip_mask.shape[1]
+    keys = torch.where(real[:, None], outer * width + inner, width * width + position)
+    shuffled = true_order[:, None].expand_as(keys).gather(2, keys.argsort(dim=2))
+    return {
+        "column_orders": torch.cat([true_order[:, None], shuffled], dim=1),
+        "order_mask": possible & _orders_can_differ(sentence_mask, clip_mask),
+    }
+
+
+def _row_orders(
+    sentence_mask: Tensor, clip_mask: Tensor, num_negatives: int, generator: torch.Generator | None
+) -> Negatives:
+    true_order = _real_first(sentence_mask)
+    ranks = _shuffled_ranks(sentence_mask.sum(dim=1), num_negatives, sentence_mask.shape[1], generator)
+    shuffled = true_order[:, None].expand_as(ranks).gather(2, ranks.argsort(dim=2))
+    return Negatives(
+        row_orders=torch.cat([true_order[:, None], shuffled], dim=1),
+        order_mask=_orders_can_differ(sentence_mask, clip_mask),
+    )
+
+
+def _other_videos(
+    sentence_mask: Tensor, clip_mask: Tensor, num_negatives: int, generator: torch.Generator | None
+) -> dict[str, Tensor]:
+    batch = clip_mask.shape[0]
+    has_clips = clip_mask.any(dim=1)
+    itself = torch.eye(batch, dtype=torch.bool, device=clip_mask.device)
+    usable = has_clips & ~itself
+    keys = _uniform((batch, batch), device=clip_mask.device, generator=generator)
+    other_videos = torch.where(usable, keys, 2.0).argsort(dim=1)[:, : min(num_negatives, batch - 1)]
+    complete = sentence_mask.any(dim=1) & has_clips
+    return {"other_videos": other_videos, "other_mask": usable.gather(1, other_videos) & complete[:, None]}
+
+
+def _orders_can_differ(sentence_mask: Tensor, clip_mask: Tensor) -> Tensor:
+    return (sentence_mask.sum(dim=1) >= 2) & (clip_mask.sum(dim=1) >= 2)
+
+
+def _real_first(mask: Tensor) -> Tensor:
+    """(B, n) positions: the real ones in their order, then the others in theirs."""
+    return (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+
+
+def _segments(sentence: Tensor) -> Tensor:
+    """(B, C) number of each clip's segment, counted from 0; a new one starts where the sentence changes."""
+    changes = (sentence[:, 1:] != sentence[:, :-1]).long()
+    return torch.nn.functional.pad(changes.cumsum(dim=1), (1, 0))
+
+
+# Note [No identity among the negatives]: an order drawn as the identity (probability 1/n! for n units) would make the
+# positive its own negative. It is replaced by a rotation, whose shift is drawn uniformly from 1 to n - 1. Drawing again
+# would need a loop that waits for the device; the rotation makes n orders of n! slightly more likely than the others.
+
+
+def _shuffled_ranks(num_units: Tensor, num_negatives: int, width: int, generator: torch.Generator | None) -> Tensor:
+    """(B, k, width) new place of each unit; units from ``num_units`` on keep theirs. See Note [No identity …]."""
+    unit = torch.arange(width, device=num_units.device)
+    num_units = num_units[:, None, None]
+    real = unit < num_units
+    shape = (num_units.shape[0], num_negatives, width)
+    keys = torch.where(real, _uniform(shape, device=unit.device, generator=generator), 2.0 + unit)
+    ranks = keys.argsort(dim=2)
+    shift = _shift(_uniform((*shape[:2], 1), device=unit.device, generator=generator), num_units)
+    rotated = torch.where(real, (unit + shift) % num_units.clamp_min(1), unit)
+    return torch.where((ranks == unit).all(dim=2, keepdim=True), rotated, ranks)
+
+
+def _shuffled_inside(
+    segment: Tensor,
+    segment_lengths: Tensor,
+    real: Tensor,
+    num_negatives: int,
+    generator: torch.Generator | None,
+    *,
+    must_differ: bool,
+) -> Tensor:
+    """(B, k, C) new place of each clip among all clips when every segment is shuffled on its own."""
+    position = torch.arange(segment.shape[1], device=segment.device)
+    shape = (segment.shape[0], num_negatives, segment.shape[1])
+    # Half the unit interval, so that rounding never carries a key into the next segment.
+    keys = segment[:, None] + 0.5 * _uniform(shape, device=segment.device, generator=generator)
+    places = torch.where(real[:, None], keys, segment.shape[1] + position).argsort(dim=2, stable=True)
+    if not must_differ:
+        return places
+    length = segment_lengths.gather(1, segment)[:, None]
+    start = (segment_lengths.cumsum(dim=1) - segment_lengths).gather(1, segment)[:, None]
+    draws = _uniform(shape, device=segment.device, generator=generator)
+    shift = _shift(draws.gather(2, segment[:, None].expand(shape)), length)
+    rotated = start + (position - start + shift) % length.clamp_min(1)
+    same = ((places == position) | ~real[:, None]).all(dim=2, keepdim=True)
+    return torch.where(same, rotated, places)
+
+
+def _shift(draws: Tensor, num_units: Tensor) -> Tensor:
+    """Whole numbers from 1 to ``num_units - 1``, uniform when the draws are uniform in [0, 1)."""
+    return torch.minimum(1 + (draws * (num_units - 1)).long(), (num_units - 1).clamp_min(0))
+
+
+def _uniform(shape: tuple[int, ...], *, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    if generator is None:
+        return torch.rand(shape, device=device)
+    return torch.rand(shape, device=generator.device, generator=generator).to(device)
