@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     paragraphs, left_out = read_paragraphs(rows, source=arguments.dataset, skip_bad_rows=arguments.skip_bad_rows)
     results, table = _evaluate(model, paragraphs, arguments)
-    results["left_out"] = {"num_rows": len(left_out), "reasons": list(left_out)}
+    results["left_out"] = {"num_rows": len(left_out), "reasons": [_placeless(reason, arguments) for reason in left_out]}
     write_results(arguments.output, results)
     print(table)
     for reason in left_out:
@@ -78,6 +78,15 @@ def load_model(source: str, *, device: str | None = None) -> Any:
             )
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return TempCLRModel.from_pretrained(source).to(chosen).eval()
+
+
+def _placeless(reason: str, arguments: argparse.Namespace) -> str:
+    """The reason without this machine's folders, so that the results file is the same wherever the dataset lies."""
+    _, found, rest = reason.partition(", row ")
+    reason = f"row {rest}" if found else reason
+    dataset = Path(arguments.dataset)
+    folder = dataset if dataset.is_dir() else dataset.parent
+    return reason.replace(f"{folder}/", "")
 
 
 def _evaluate(model: Any, paragraphs: Any, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
