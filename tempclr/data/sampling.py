@@ -1,0 +1,150 @@
+"""Which sentences of a paragraph an epoch sees, and which features a span of time covers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tempclr.data.rows import Paragraph
+
+__all__ = [
+    "SENTENCE_SAMPLINGS",
+    "ParagraphDataset",
+    "evenly_spaced",
+    "feature_range",
+    "non_overlapping",
+    "random_span",
+    "select_sentences",
+]
+
+SENTENCE_SAMPLINGS = ("evenly", "span")
+
+
+def evenly_spaced(num_items: int, num_wanted: int) -> list[int]:
+    """At most ``num_wanted`` positions among ``num_items``, spread from the first to the last, in order.
+
+    The positions are ``int(linspace(0, num_items - 1, num_wanted))``, as in the released pretraining.
+
+    >>> evenly_spaced(9, 4)
+    [0, 2, 5, 8]
+    """
+    if num_wanted < 1:
+        raise ValueError(f"num_wanted must be at least 1, got {num_wanted}")
+    if num_items <= num_wanted:
+        return list(range(num_items))
+    return [int(position) for position in np.linspace(0, num_items - 1, num_wanted)]
+
+
+def random_span(num_items: int, num_wanted: int, *, seed: int, epoch: int, row: int) -> list[int]:
+    """At most ``num_wanted`` neighbouring positions among ``num_items``, from a start that (seed, epoch, row) decide.
+
+    The draw does not depend on workers, ranks or what was drawn before, so a resumed run sees what it would have seen.
+
+    >>> random_span(9, 4, seed=0, epoch=0, row=0) == random_span(9, 4, seed=0, epoch=0, row=0)
+    True
+    """
+    if num_wanted < 1:
+        raise ValueError(f"num_wanted must be at least 1, got {num_wanted}")
+    if num_items <= num_wanted:
+        return list(range(num_items))
+    start = int(np.random.default_rng([seed, epoch, row]).integers(num_items - num_wanted + 1))
+    return list(range(start, start + num_wanted))
+
+
+def non_overlapping(starts: Sequence[float], ends: Sequence[float]) -> list[int]:
+    """Positions of the segments kept when each one that begins before the last kept one's end is left out.
+
+    So that no clip comes twice in a video's sequence (TempCLR §3.3); segments are ``[start, end)`` in seconds, ordered.
+
+    >>> non_overlapping([0, 2, 4], [3, 5, 6])
+    [0, 2]
+    """
+    kept: list[int] = []
+    for position, start in enumerate(starts):
+        if not kept or start >= ends[kept[-1]]:
+            kept.append(position)
+    return kept
+
+
+def feature_range(
+    start_seconds: float, end_seconds: float, *, features_per_second: float, num_features: int
+) -> tuple[int, int]:
+    """First and one-past-last index of the features that the span ``[start_seconds, end_seconds)`` touches.
+
+    Feature i covers ``[i, i + 1) / features_per_second``. The range is cut to the features there are and holds at least
+    one of them: a span that begins after the last one gets the last one.
+
+    >>> feature_range(1.5, 3.0, features_per_second=1.0, num_features=10)
+    (1, 3)
+    """
+    # Times are decimal fractions; a thousandth of a feature absorbs their rounding without moving any real border.
+    first = math.floor(start_seconds * features_per_second + 1e-3)
+    last = math.ceil(end_seconds * features_per_second - 1e-3)
+    first = min(max(first, 0), num_features - 1)
+    return first, min(max(last, first + 1), num_features)
+
+
+def select_sentences(paragraph: Paragraph, positions: Sequence[int]) -> Paragraph:
+    """The same video with the sentences at ``positions`` only."""
+    return dataclasses.replace(
+        paragraph,
+        sentences=[paragraph.sentences[position] for position in positions],
+        starts=[paragraph.starts[position] for position in positions],
+        ends=[paragraph.ends[position] for position in positions],
+    )
+
+
+class ParagraphDataset:
+    """Paragraphs for a DataLoader, each cut to at most ``max_sentences`` sentences, in their order.
+
+    ``"evenly"`` spreads the kept sentences over the video and is the same in every epoch; ``"span"`` keeps neighbours
+    from a start that (seed, epoch, row) decides. The Trainer announces each epoch by ``set_epoch``.
+
+    Args:
+        paragraphs: anything with ``len`` and integer positions that yields ``Paragraph``.
+        max_sentences: None keeps all.
+        sampling: a name of :data:`SENTENCE_SAMPLINGS`.
+        drop_overlapping: first leave out sentences whose segment begins before the previous kept one ends.
+        seed: of ``"span"``.
+    """
+
+    def __init__(
+        self,
+        paragraphs: Sequence[Paragraph],
+        *,
+        max_sentences: int | None = None,
+        sampling: str = "evenly",
+        drop_overlapping: bool = False,
+        seed: int = 0,
+    ):
+        if sampling not in SENTENCE_SAMPLINGS:
+            raise ValueError(f"sampling must be one of {', '.join(SENTENCE_SAMPLINGS)}, got {sampling!r}")
+        if max_sentences is not None and max_sentences < 1:
+            raise ValueError(f"max_sentences must be at least 1, got {max_sentences}")
+        self.paragraphs, self.max_sentences, self.sampling = paragraphs, max_sentences, sampling
+        self.drop_overlapping, self.seed, self.epoch = drop_overlapping, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.paragraphs)
+
+    def __getitem__(self, row: int) -> Paragraph:
+        paragraph = self.paragraphs[row]
+        num_sentences = len(paragraph.sentences)
+        kept = list(range(num_sentences))
+        if self.drop_overlapping:
+            kept = non_overlapping(paragraph.starts, paragraph.ends)
+        if self.max_sentences is not None:
+            if self.sampling == "evenly":
+                chosen = evenly_spaced(len(kept), self.max_sentences)
+            else:
+                chosen = random_span(len(kept), self.max_sentences, seed=self.seed, epoch=self.epoch, row=row)
+            kept = [kept[position] for position in chosen]
+        return paragraph if len(kept) == num_sentences else select_sentences(paragraph, kept)

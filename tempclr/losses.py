@@ -1,0 +1,402 @@
+"""The objectives, as pure functions of embeddings: unit loss, sequence loss, and their weighted sum."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.nn import functional
+
+from tempclr.costs import SIMILARITIES, cosine_cost
+from tempclr.negatives import Negatives, sample_negatives
+
+__all__ = ["LOSS_MEASURES", "sequence_loss", "tempclr_loss", "unit_loss"]
+
+LOSS_MEASURES = ("dtw", "otam")
+
+
+def tempclr_loss(
+    text_embeds: Tensor,
+    video_embeds: Tensor,
+    *,
+    sentence_mask: Tensor | None = None,
+    clip_mask: Tensor | None = None,
+    clip_sentence_index: Tensor | None = None,
+    similarity: str = "cosine",
+    temperature: float = 0.05,
+    unit_weight: float = 0.3,
+    sequence_weight: float = 0.7,
+    measure: str = "dtw",
+    negatives: str | Negatives = "seg_unit",
+    num_negatives: int = 31,
+    gamma: float = 0.1,
+    sequence_temperature: float = 1.0,
+    cosine_eps: float = 0.01,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor | None]:
+    """TempCLR's training objective, ``unit_weight · unit_loss + sequence_weight · sequence_loss``.
+
+    What each part pulls together and pushes apart is told by :func:`unit_loss` and :func:`sequence_loss`; the weights
+    0.3 and 0.7 are the released ones (TempCLR A.2.3). Nothing is rescaled: for the unit loss alone give
+    ``unit_weight=1, sequence_weight=0``. A part of weight 0 is not computed. In the pairs shape (two-dimensional
+    embeddings) there is no order to contrast and the loss is the unit loss itself, without its weight.
+
+    Args:
+        text_embeds: (N, d), or (B, S, d) with the masks below.
+        video_embeds: (N, d), or (B, C, d).
+        sentence_mask, clip_mask, clip_sentence_index: (B, S), (B, C), (B, C); see :func:`sequence_loss`.
+        similarity, temperature: of the unit loss.
+        measure, negatives, num_negatives, gamma, sequence_temperature, cosine_eps, generator: of the sequence loss.
+
+    Returns:
+        ``loss`` and its parts ``unit_loss`` and ``sequence_loss``, scalars; a part that was not computed is None.
+
+    >>> parts = tempclr_loss(torch.eye(3), torch.eye(3), similarity="dot")
+    >>> round(parts["loss"].item(), 4), parts["sequence_loss"]
+    (1.1029, None)
+    """
+    if text_embeds.dim() == 2:
+        alone = unit_loss(text_embeds, video_embeds, similarity=similarity, temperature=temperature)
+        return {"loss": alone, "unit_loss": alone, "sequence_loss": None}
+    masks: dict[str, Any] = {
+        "sentence_mask": sentence_mask,
+        "clip_mask": clip_mask,
+        "clip_sentence_index": clip_sentence_index,
+    }
+    unit = sequence = None
+    terms = []
+    if unit_weight != 0:
+        unit = unit_loss(text_embeds, video_embeds, similarity=similarity, temperature=temperature, **masks)
+        terms.append(unit_weight * unit)
+    if sequence_weight != 0:
+        sequence = sequence_loss(
+            text_embeds,
+            video_embeds,
+            **masks,
+            measure=measure,
+            negatives=negatives,
+            num_negatives=num_negatives,
+            gamma=gamma,
+            temperature=sequence_temperature,
+            cosine_eps=cosine_eps,
+            generator=generator,
+        )
+        terms.append(sequence_weight * sequence)
+    if not terms:
+        raise ValueError("unit_weight and sequence_weight are both 0: at least one part of the loss must count")
+    return {"loss": sum(terms[1:], terms[0]), "unit_loss": unit, "sequence_loss": sequence}
+
+
+def unit_loss(
+    text_embeds: Tensor,
+    video_embeds: Tensor,
+    *,
+    sentence_mask: Tensor | None = None,
+    clip_mask: Tensor | None = None,
+    clip_sentence_index: Tensor | None = None,
+    similarity: str = "cosine",
+    temperature: float = 0.05,
+    gather_across_ranks: bool = True,
+) -> Tensor:
+    """Contrast single units: the sum of two cross-entropies, clip to sentence and sentence to clip (VideoCLIP's loss).
+
+    Pulls every clip to its sentence and pushes it from all other sentences of the batch, those of its own video too;
+    and the same from the sentence's side. A sentence with several clips counts the mean of their log-probabilities, so
+    that with one clip a sentence both directions are plain cross-entropies. Background clips (index −1) and padding
+    take no part, whatever their embeddings hold.
+
+    Under ``torch.distributed`` the negatives are those of all ranks, with gradients to all of them, and both means are
+    over all ranks: averaged over the ranks, value and gradient are those of one process with the joint batch.
+
+    Args:
+        text_embeds: (N, d) with sentence i belonging to clip i, or (B, S, d).
+        video_embeds: (N, d), or (B, C, d).
+        sentence_mask: (B, S) bool or int, 1 = real; required for (B, S, d), like the next two.
+        clip_mask: (B, C) bool or int, 1 = real.
+        clip_sentence_index: (B, C) int, the sentence of each clip, −1 for background.
+        similarity: ``"dot"``, as released, or ``"cosine"`` divided by ``temperature``.
+        temperature: of the cosine; dot products are taken as they are.
+        gather_across_ranks: whether to look beyond this rank when ``torch.distributed`` is initialised.
+
+    Returns:
+        () float32 (float64 for float64 embeddings), also under autocast; a differentiable 0 when no clip
+        has a sentence.
+
+    >>> round(unit_loss(torch.eye(2), torch.eye(2), similarity="dot").item(), 4)
+    0.6265
+    """
+    if similarity not in SIMILARITIES:
+        raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {similarity!r}")
+    if text_embeds.dim() == 2:
+        units = _pairs(text_embeds, video_embeds)
+    else:
+        units = _paragraph_units(text_embeds, video_embeds, sentence_mask, clip_mask, clip_sentence_index)
+    text, video, text_mask, video_mask, target = units
+    with torch.autocast(text.device.type, enabled=False):
+        if similarity == "cosine":
+            text, video = functional.normalize(text, dim=-1), functional.normalize(video, dim=-1)
+            text = text / temperature
+        across = gather_across_ranks and _num_ranks() > 1
+        world = (_gathered if across else _World)(text, video, text_mask, video_mask)
+        clip_to_sentence = _log_probabilities(video @ world.text.T, world.text_mask)
+        sentence_to_clip = _log_probabilities(text @ world.video.T, world.video_mask)
+        clip = torch.arange(len(video), device=video.device)
+        of_clips = clip_to_sentence[clip, target + world.text_offset]
+        of_sentences = sentence_to_clip[target, clip + world.video_offset]
+
+        clips_of_sentence = video.new_zeros(len(text)).scatter_add(0, target, video_mask.to(video.dtype))
+        weight = 1 / clips_of_sentence.clamp_min(1)[target]
+        counts = torch.stack([video_mask.sum(), (clips_of_sentence > 0).sum()]).to(video.dtype)
+        counts = _mean_over_ranks(counts) if across else counts
+        num_clips, num_sentences = counts.clamp_min(torch.finfo(video.dtype).tiny).unbind()
+        per_clip = of_clips / num_clips + weight * of_sentences / num_sentences
+        return -torch.where(video_mask, per_clip, 0).sum()
+
+
+def sequence_loss(
+    text_embeds: Tensor,
+    video_embeds: Tensor,
+    *,
+    sentence_mask: Tensor | None = None,
+    clip_mask: Tensor | None = None,
+    clip_sentence_index: Tensor | None = None,
+    measure: str = "dtw",
+    negatives: str | Negatives = "seg_unit",
+    num_negatives: int = 31,
+    gamma: float = 0.1,
+    temperature: float = 1.0,
+    cosine_eps: float = 0.01,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Contrast whole sequences: the paragraph with its video in the true order against wrong orders (TempCLR eq. 2).
+
+    Pulls a paragraph to its own video in order and pushes it from the negatives that ``negatives`` names (see
+    :func:`tempclr.negatives.sample_negatives`): a cross-entropy over ``−distance / temperature``, the positive first.
+    The distance is soft-DTW or OTAM over the costs ``1 − a·b / (|a||b| + cosine_eps)``; all orders of one video share
+    one cost matrix. (Equation 2 prints ``+distance``; its text and the released code mean ``−distance``.)
+
+    A paragraph that has no negative (a single segment, say) contributes nothing; the loss is the mean over the others,
+    and a differentiable 0 when there is none. Background clips and padding take no part. Unpaired videos are those of
+    this rank's batch.
+
+    Args:
+        text_embeds: (B, S, d).
+        video_embeds: (B, C, d), the clips in their order in time.
+        sentence_mask: (B, S) bool or int, 1 = real; None: all.
+        clip_mask: (B, C) bool or int, 1 = real; None: all.
+        clip_sentence_index: (B, C) int, the sentence of each clip, −1 for background; None: clip j shows sentence j.
+        measure: ``"dtw"``, or ``"otam"``, summed over both ways.
+        negatives: a strategy by name, or :class:`~tempclr.negatives.Negatives` that were drawn before.
+        num_negatives: shuffled orders a paragraph.
+        gamma: softness of the minimum; 0 is the hard one.
+        temperature: divides the distances.
+        cosine_eps: see :func:`tempclr.costs.cosine_cost`.
+        generator: source of the negatives; None is the global one.
+
+    Returns:
+        () float32 (float64 for float64 embeddings), also under autocast.
+
+    >>> clips = torch.eye(3)[None]
+    >>> shuffled = sequence_loss(clips, clips, negatives="seg_only", num_negatives=4)
+    >>> bool(shuffled < sequence_loss(clips, clips.flip(1), negatives="seg_only", num_negatives=4))
+    True
+    """
+    if measure not in LOSS_MEASURES:
+        raise ValueError(f"measure must be one of {', '.join(LOSS_MEASURES)}, got {measure!r}")
+    units = _paragraphs(text_embeds, video_embeds, sentence_mask, clip_mask, clip_sentence_index)
+    if isinstance(negatives, str):
+        negatives = sample_negatives(
+            negatives,
+            sentence_mask=units.text_mask,
+            clip_mask=units.video_mask,
+            clip_sentence_index=units.target,
+            num_negatives=num_negatives,
+            generator=generator,
+        )
+    sentences, clips = units.text_mask.sum(dim=1), units.video_mask.sum(dim=1)
+    batch = len(sentences)
+    # A paragraph without units has no negatives either: length 1 keeps the kernels content, the mask keeps it out.
+    sentences, clips = sentences.clamp_min(1), clips.clamp_min(1)
+    paired = torch.arange(batch, device=sentences.device)
+    costs = _all_costs(units, cosine_eps, with_others=negatives.other_videos is not None)
+    own_cost = costs[paired, paired] if negatives.other_videos is not None else costs
+
+    own = _distance(
+        own_cost,
+        torch.stack([sentences, clips], dim=1),
+        measure=measure,
+        gamma=gamma,
+        row_orders=negatives.row_orders,
+        column_orders=negatives.column_orders,
+    )
+    shuffles = negatives.order_mask is not None
+    distances = [own if shuffles else own[:, None]]
+    masks = [own.new_ones((batch, 1), dtype=torch.bool)]
+    if negatives.order_mask is not None:
+        masks.append(negatives.order_mask[:, None].expand(-1, own.shape[1] - 1))
+    if negatives.other_videos is not None and negatives.other_mask is not None:
+        other = negatives.other_videos
+        lengths = torch.stack([sentences[:, None].expand_as(other), clips[other]], dim=2)
+        distances.append(_distance(costs[paired[:, None], other], lengths, measure=measure, gamma=gamma))
+        masks.append(negatives.other_mask)
+
+    real = torch.cat(masks, dim=1)
+    logits = -torch.cat(distances, dim=1) / temperature
+    logits = torch.where(real, logits, torch.finfo(logits.dtype).min)
+    losses = functional.cross_entropy(logits, torch.zeros_like(paired), reduction="none")
+    used = negatives.qualifies
+    return torch.where(used, losses, 0).sum() / used.sum().clamp_min(1)
+
+
+class _Units(NamedTuple):
+    text: Tensor
+    video: Tensor
+    text_mask: Tensor
+    video_mask: Tensor
+    target: Tensor
+
+
+def _pairs(text: Tensor, video: Tensor) -> _Units:
+    if text.shape != video.shape:
+        raise ValueError(
+            f"pairs need one sentence a clip: got {tuple(text.shape)} sentences, {tuple(video.shape)} clips"
+        )
+    mask = torch.ones(len(text), dtype=torch.bool, device=text.device)
+    return _Units(_full(text), _full(video), mask, mask, torch.arange(len(text), device=text.device))
+
+
+def _paragraphs(
+    text: Tensor, video: Tensor, text_mask: Tensor | None, video_mask: Tensor | None, index: Tensor | None
+) -> _Units:
+    """Paragraphs with real units in front (kernels take lengths) and zeros behind them (padding may hold anything)."""
+    if text.dim() != 3 or video.dim() != 3 or (text.shape[0], text.shape[2]) != (video.shape[0], video.shape[2]):
+        raise ValueError(
+            f"expected text_embeds (B, S, d), video_embeds (B, C, d), got {tuple(text.shape)} and {tuple(video.shape)}"
+        )
+    if text_mask is None:
+        text_mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+    if video_mask is None:
+        video_mask = torch.ones(video.shape[:2], dtype=torch.bool, device=video.device)
+    if index is None:
+        index = torch.arange(video.shape[1], device=video.device).expand(video.shape[:2])
+    text_mask = text_mask.bool()
+    inside = (index >= 0) & (index < text.shape[1])
+    index = index.clamp(0, text.shape[1] - 1)
+    video_mask = video_mask.bool() & inside & text_mask.gather(1, index)
+
+    text_order = (~text_mask).to(torch.uint8).argsort(dim=1, stable=True)
+    video_order = (~video_mask).to(torch.uint8).argsort(dim=1, stable=True)
+    new_place = text_order.argsort(dim=1)
+    text_mask, video_mask = text_mask.gather(1, text_order), video_mask.gather(1, video_order)
+    return _Units(
+        _full(_taken(text, text_order)).masked_fill(~text_mask[..., None], 0),
+        _full(_taken(video, video_order)).masked_fill(~video_mask[..., None], 0),
+        text_mask,
+        video_mask,
+        new_place.gather(1, index).gather(1, video_order),
+    )
+
+
+def _paragraph_units(
+    text: Tensor, video: Tensor, text_mask: Tensor | None, video_mask: Tensor | None, index: Tensor | None
+) -> _Units:
+    """The units of all paragraphs of the batch in one row, with the sentence of each clip as a position in it."""
+    units = _paragraphs(text, video, text_mask, video_mask, index)
+    first = torch.arange(text.shape[0], device=text.device)[:, None] * text.shape[1]
+    return _Units(
+        units.text.flatten(0, 1),
+        units.video.flatten(0, 1),
+        units.text_mask.flatten(),
+        units.video_mask.flatten(),
+        (units.target + first).flatten(),
+    )
+
+
+def _taken(embeds: Tensor, order: Tensor) -> Tensor:
+    return embeds.gather(1, order[..., None].expand(*order.shape, embeds.shape[2]))
+
+
+def _full(embeds: Tensor) -> Tensor:
+    return embeds if embeds.dtype == torch.float64 else embeds.float()
+
+
+def _log_probabilities(logits: Tensor, mask: Tensor) -> Tensor:
+    # The lowest finite number, not -inf: a row without any candidate stays finite and is left out by the caller's mask.
+    return torch.where(mask, logits, torch.finfo(logits.dtype).min).log_softmax(dim=1)
+
+
+def _all_costs(units: _Units, eps: float, *, with_others: bool) -> Tensor:
+    """(B, S, C) costs of each paragraph and its video, or (B, B, S, C) of each paragraph and every video."""
+    if not with_others:
+        return cosine_cost(units.text, units.video, eps=eps)
+    (batch, sentences, _), clips = units.text.shape, units.video.shape[1]
+    flat = cosine_cost(units.text.flatten(0, 1), units.video.flatten(0, 1), eps=eps)
+    return flat.view(batch, sentences, batch, clips).transpose(1, 2)
+
+
+def _distance(
+    cost: Tensor,
+    lengths: Tensor,
+    *,
+    measure: str,
+    gamma: float,
+    row_orders: Tensor | None = None,
+    column_orders: Tensor | None = None,
+) -> Tensor:
+    from tempclr_kernels import dtw, otam
+
+    if measure == "dtw":
+        return dtw(cost, lengths, gamma=gamma, row_orders=row_orders, column_orders=column_orders)
+    return otam(cost, lengths, gamma=gamma, both_ways=True, row_orders=row_orders, column_orders=column_orders)
+
+
+class _World(NamedTuple):
+    text: Tensor
+    video: Tensor
+    text_mask: Tensor
+    video_mask: Tensor
+    text_offset: int = 0
+    video_offset: int = 0
+
+
+def _num_ranks() -> int:
+    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if ready else 1
+
+
+def _gathered(text: Tensor, video: Tensor, text_mask: Tensor, video_mask: Tensor) -> _World:
+    """The units of all ranks; those of other ranks carry gradients home (spec: negatives across ranks)."""
+    sizes = torch.tensor([len(text), len(video)], device=text.device)
+    all_sizes = [torch.empty_like(sizes) for _ in range(_num_ranks())]
+    torch.distributed.all_gather(all_sizes, sizes)
+    num_text, num_video = torch.stack(all_sizes).amax(dim=0).tolist()
+    rank = torch.distributed.get_rank()
+    return _World(
+        _gather_padded(text, num_text),
+        _gather_padded(video, num_video),
+        _gather_padded(text_mask[:, None], num_text)[:, 0],
+        _gather_padded(video_mask[:, None], num_video)[:, 0],
+        rank * num_text,
+        rank * num_video,
+    )
+
+
+def _gather_padded(rows: Tensor, num_rows: int) -> Tensor:
+    rows = functional.pad(rows, (0, 0, 0, num_rows - len(rows)))
+    if rows.dtype != torch.bool:
+        # Note [Gather with gradients]: a gather of detached rows gives the same loss and, from the second step on, the
+        # wrong weights, because a rank's units are also the negatives of the other ranks.
+        from torch.distributed.nn.functional import all_gather
+
+        return torch.cat(all_gather(rows.contiguous()))
+    parts = [torch.empty_like(rows) for _ in range(_num_ranks())]
+    torch.distributed.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def _mean_over_ranks(counts: Tensor) -> Tensor:
+    counts = counts.clone()
+    torch.distributed.all_reduce(counts)
+    return counts / _num_ranks()

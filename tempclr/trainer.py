@@ -1,0 +1,244 @@
+"""The Hugging Face Trainer for TempCLR: it logs each part of the loss and evaluates repeatably."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+__all__ = ["TRAINABLE_PARAMETERS", "TempCLRTrainer", "TempCLRTrainingArguments", "select_parameters"]
+
+TRAINABLE_PARAMETERS = ("all", "norm_only")
+LOSS_PARTS = ("unit_loss", "sequence_loss")
+NOT_PREDICTIONS = [*LOSS_PARTS, "text_model_output", "video_model_output"]
+
+
+@dataclass
+class TempCLRTrainingArguments(TrainingArguments):
+    """``transformers.TrainingArguments`` with what contrastive training needs as defaults, and one field more.
+
+    ``remove_unused_columns=False`` (the collator reads whole rows), ``label_names=[]`` (there are none) and
+    ``report_to=[]``; everything else is as there.
+
+    Attributes:
+        train_parameters: ``"all"``, or ``"norm_only"`` for the LayerNorms alone, as the released models were trained.
+
+    Raises:
+        ValueError: for another ``train_parameters``.
+    """
+
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "drop columns that forward does not name; the collator needs whole rows"}
+    )
+    label_names: list[str] | None = field(default_factory=list, metadata={"help": "there are no labels"})
+    report_to: str | list[str] | None = field(
+        default_factory=list, metadata={"help": "integrations to report to, such as tensorboard; none by default"}
+    )
+    train_parameters: str = field(
+        default="all", metadata={"help": "all, or norm_only for the LayerNorms alone", "choices": TRAINABLE_PARAMETERS}
+    )
+
+    def __post_init__(self) -> None:
+        if self.train_parameters not in TRAINABLE_PARAMETERS:
+            raise ValueError(
+                f"train_parameters must be one of {', '.join(TRAINABLE_PARAMETERS)}, got {self.train_parameters!r}"
+            )
+        super().__post_init__()
+
+
+def select_parameters(model: nn.Module, train_parameters: str) -> int:
+    """Freeze what ``train_parameters`` leaves out and return how many numbers are trained.
+
+    ``"norm_only"`` keeps the parameters whose second-last name component is exactly ``LayerNorm``, the rule of the
+    released configuration; ``"all"`` changes nothing, so parameters frozen by hand stay frozen.
+
+    Raises:
+        ValueError: the model has no such LayerNorm.
+    """
+    if train_parameters == "norm_only":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.split(".")[-2:-1] == ["LayerNorm"])
+    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if count == 0:
+        raise ValueError(f"train_parameters={train_parameters!r} leaves nothing to train in {type(model).__name__}")
+    return count
+
+
+class TempCLRTrainer(Trainer):
+    """Trains a ``TempCLRModel`` on paragraphs or pairs; all of ``Trainer`` works, with these differences.
+
+    * ``unit_loss`` and ``sequence_loss`` are logged beside ``loss``, averaged over the same steps, and
+      ``eval_unit_loss``, ``eval_sequence_loss`` beside ``eval_loss``.
+    * Evaluation draws its negatives from ``args.seed`` each time: the same weights give the same loss, and training
+      goes on as if there had been no evaluation.
+    * A loss that is not finite stops the training before the weights are touched.
+    * ``evaluator(model) -> dict`` is called in every evaluation; its numbers are logged with the prefix ``eval_`` and
+      may choose the best model (``metric_for_best_model``). It runs in evaluation mode without gradients.
+    * The model card is TempCLR's own.
+
+    Args:
+        evaluator: see above; the other arguments are those of ``transformers.Trainer``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        *positional: Any,
+        evaluator: Callable[[nn.Module], dict[str, float]] | None = None,
+        **keywords: Any,
+    ):
+        self._train_parameters = getattr(args, "train_parameters", "all")
+        self._training_parts = _Averages()
+        self._evaluation_parts = _Averages()
+        self.evaluator = evaluator
+        if model is not None:
+            select_parameters(model, self._train_parameters)
+        super().__init__(model, args, *positional, **keywords)
+        self.can_return_loss = True
+        # The loss is a mean over the batch, so that accumulated steps must be averaged by the Trainer.
+        self.model_accepts_loss_kwargs = False
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        model = super().call_model_init(trial)
+        select_parameters(model, self._train_parameters)
+        return model
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        inputs = {name: value for name, value in inputs.items() if name != "video_id"}
+        # Note [return_loss is set here]: as an entry of the batch it would break accelerate's dispatcher, which can
+        # only concatenate tensors, and leave the other ranks hanging.
+        loss, outputs = super().compute_loss(model, {**inputs, "return_loss": True}, return_outputs=True)
+        averages = self._training_parts if model.training else self._evaluation_parts
+        averages.add({name: outputs.get(name) for name in LOSS_PARTS}, weight=len(next(iter(inputs.values()))))
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss).all():
+            video_ids = inputs.get("video_id")
+            videos = f" (videos {', '.join(video_ids)})" if video_ids else ""
+            raise ValueError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}{videos}; the weights are those of the "
+                "step before. Look for extreme features, or lower the learning rate"
+            )
+        return loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> Any:
+        return super().prediction_step(model, inputs, prediction_loss_only, [*(ignore_keys or []), *NOT_PREDICTIONS])
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        self._evaluation_parts = _Averages()
+        # Note [Evaluation has its own randomness]: negatives come from the global generators, which are seeded for the
+        # length of an evaluation and then put back.
+        with _forked_rng(self.args.device):
+            torch.manual_seed(self.args.seed)
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            metrics = self._evaluation_parts.means(self.accelerator)
+            if self.evaluator is not None and metric_key_prefix.startswith("eval"):
+                metrics |= self._evaluated(self.evaluator)
+        output.metrics.update({_prefixed(name, metric_key_prefix): value for name, value in metrics.items()})
+        return output
+
+    def _evaluated(self, evaluator: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                return {name: float(value) for name, value in evaluator(model).items()}
+        finally:
+            model.train(was_training)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update(self._training_parts.means(self.accelerator))
+            self._training_parts = _Averages()
+        super().log(logs, start_time)
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write TempCLR's model card as ``README.md`` in the output folder."""
+        if not self.is_world_process_zero():
+            return
+        from tempclr_hub.card import model_card
+
+        folder = Path(self.args.output_dir)
+        text = model_card(
+            self.accelerator.unwrap_model(self.model, keep_torch_compile=False),
+            model_name=model_name or self.args.hub_model_id or folder.resolve().name,
+            training_arguments=self.args,
+            log_history=self.state.log_history,
+            dataset_name=dataset if isinstance(dataset, str) or dataset is None else ", ".join(dataset),
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+class _Averages:
+    """Weighted means of named scalars, kept on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.weights: dict[str, float] = {}
+
+    def add(self, parts: dict[str, Tensor | None], *, weight: float) -> None:
+        for name, value in parts.items():
+            if value is not None:
+                self.sums[name] = self.sums.get(name, 0.0) + value.detach().mean().float() * weight
+                self.weights[name] = self.weights.get(name, 0.0) + weight
+
+    def means(self, accelerator: Any) -> dict[str, float]:
+        means = {}
+        for name, total in self.sums.items():
+            pair = torch.stack([total, total.new_tensor(self.weights[name])])
+            value, weight = accelerator.reduce(pair, reduction="sum").tolist()
+            means[name] = value / weight
+        return means
+
+
+def _prefixed(name: str, prefix: str) -> str:
+    return name if name.startswith(f"{prefix}_") else f"{prefix}_{name}"
+
+
+def _forked_rng(device: torch.device) -> Any:
+    if device.type == "cpu":
+        return torch.random.fork_rng(devices=[])
+    return torch.random.fork_rng(devices=[device.index or 0], device_type=device.type)
