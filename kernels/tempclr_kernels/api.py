@@ -1,0 +1,223 @@
+"""Alignment distances of cost matrices: checks, choice of implementation, and what users read."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from . import operators, reference
+from .checks import check_cost, check_gamma, check_lengths, check_measure, check_orders, checked_lengths, checked_orders
+
+IMPLEMENTATIONS = ("reference", "numba", "triton")
+
+
+def dtw(
+    cost: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    gamma: float = 0.0,
+    row_orders: Tensor | None = None,
+    column_orders: Tensor | None = None,
+    impl: str | None = None,
+) -> Tensor:
+    """Dynamic time warping: accumulated cost of the best monotone path from the first cell to the last.
+
+    A path moves diagonally, down or right. With ``gamma > 0`` the minimum becomes ``-gamma * log(sum(exp(-x /
+    gamma)))`` over all paths (soft-DTW; training uses gamma = 0.1). TempCLR (Yang et al., ICLR 2023), equation 3.
+
+        Args: cost: ``(..., n, m)`` floating tensor, any sign. ``inf`` forbids a cell; NaN makes its own matrix's
+        distance NaN. ``-inf`` is not a cost. lengths: ``(..., 2)`` integers, the valid rows and columns of each
+        matrix, each at least 1; default: all. Cells beyond them may hold anything and get gradient 0. gamma: softness
+        of the minimum, >= 0. row_orders: ``(..., k, n)`` integers: k orders of each matrix's rows. In each, the first
+        ``lengths[..., 0]`` entries are a permutation of the valid rows; the others are ignored. column_orders:
+        ``(..., k, m)`` integers, of the columns. With row_orders: the same k, used together. impl: None (Triton on
+        CUDA, numba on CPU), ``"reference"``, ``"numba"`` or ``"triton"``.
+
+        Returns: ``(...)``, or ``(..., k)`` with orders: float64 for float64 costs, else float32. Differentiable twice
+        by ``cost``.
+
+        Raises: TypeError: a tensor of the wrong dtype. ValueError: wrong shape, device, gamma or ``impl``; on the CPU
+        also lengths or orders out of range. On CUDA those are clamped unless ``TEMPCLR_DEBUG=1`` is set.
+        RuntimeError: the implementation named cannot run here.
+
+    Example:
+        >>> import torch
+        >>> cost = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.5, 1.0]])
+        >>> dtw(cost)
+        tensor(1.5000)
+        >>> dtw(cost, row_orders=torch.tensor([[0, 1], [1, 0]]))
+        tensor([1.5000, 2.5000])
+    """
+    return _distance("dtw", cost, lengths, gamma, row_orders, column_orders, impl)
+
+
+def otam(
+    cost: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    gamma: float = 0.0,
+    both_ways: bool = False,
+    row_orders: Tensor | None = None,
+    column_orders: Tensor | None = None,
+    impl: str | None = None,
+) -> Tensor:
+    """Ordered temporal alignment (Cao et al., CVPR 2020): every column meets one row, in order; outer rows are free.
+
+    From one column to the next the row stays or advances by one. Rows before the first matched one and after the last
+    cost nothing, and only the first column may be matched with several rows. The roles of rows and columns differ.
+
+    Args:
+        cost, lengths, gamma, row_orders, column_orders, impl: as in :func:`dtw`.
+        both_ways: add the distance of the transposed matrix. This is what losses and evaluation call ``"otam"``.
+
+    Returns:
+        ``(...)``, or ``(..., k)`` with orders. Soft distances may be negative. Differentiable twice by ``cost``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`dtw`.
+
+    Example:
+        >>> import torch
+        >>> cost = torch.tensor([[9.0, 9.0], [0.0, 9.0], [9.0, 0.0], [9.0, 9.0]])
+        >>> otam(cost)
+        tensor(0.)
+        >>> otam(cost, both_ways=True)
+        tensor(18.)
+    """
+    distance = _distance("otam", cost, lengths, gamma, row_orders, column_orders, impl)
+    if both_ways:
+        turned = None if lengths is None else lengths.flip(-1)
+        distance = distance + _distance("otam", cost.mT, turned, gamma, column_orders, row_orders, impl)
+    return distance
+
+
+def alignment(
+    cost: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    measure: str = "dtw",
+    gamma: float = 0.0,
+    both_ways: bool = False,
+    impl: str | None = None,
+) -> Tensor:
+    """Which cells the best path visits: the gradient of the distance by the cost.
+
+    For ``gamma = 0`` the 0/1 matrix of the chosen path, followed back from the last cell; in a tie the move that
+    led there is diagonal, else down, else right. For ``gamma > 0`` the expected number of visits over all paths.
+
+    Args:
+        cost, lengths, gamma, impl: as in :func:`dtw`.
+        measure: ``"dtw"`` or ``"otam"``.
+        both_ways: of OTAM, add the alignment of the transposed matrix, transposed back.
+
+        Returns: ``(..., n, m)``: 0 beyond the lengths and at forbidden cells, and everywhere if no path avoids the
+        forbidden cells. For ``gamma > 0`` differentiable once by ``cost``; for ``gamma = 0`` piecewise constant.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`dtw`.
+
+    Example:
+        >>> import torch
+        >>> alignment(torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.5, 1.0]]))
+        tensor([[1., 0., 0.],
+                [0., 1., 1.]])
+    """
+    check_measure(measure, both_ways=both_ways)
+    cost, checked, _, _ = _prepare(cost, lengths, gamma, None, None)
+    impl = choose_implementation(impl, cost.device)
+    result = _alignment(measure, cost, checked, gamma, impl)
+    if both_ways:
+        result = result + _alignment(measure, cost.mT, checked.flip(-1), gamma, impl).mT
+    return result
+
+
+def choose_implementation(impl: str | None, device: torch.device) -> str:
+    """Name of the implementation for ``device``; raises, saying why, if the one asked for cannot run."""
+    if impl is None:
+        chosen = {"cuda": "triton", "cpu": "numba"}.get(device.type)
+        if chosen is None:
+            raise ValueError(f"no implementation for {device}: move the tensors to the CPU, or use impl='reference'")
+    elif impl not in IMPLEMENTATIONS:
+        raise ValueError(f"impl must be None or one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+    else:
+        chosen = impl
+    if chosen == "numba" and device.type != "cpu":
+        raise RuntimeError(f"impl='numba' runs on the CPU, the cost is on {device}: use cost.cpu() or impl=None")
+    if chosen == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise RuntimeError(
+            f"impl='triton' runs on CUDA, the cost is on {device}: set TRITON_INTERPRET=1 to interpret it"
+        )
+    if chosen != "reference" and importlib.util.find_spec(chosen) is None:
+        raise RuntimeError(f"impl={chosen!r} needs the package {chosen}, which is not installed: pip install {chosen}")
+    return chosen
+
+
+def _distance(
+    measure: str,
+    cost: Tensor,
+    lengths: Tensor | None,
+    gamma: float,
+    row_orders: Tensor | None,
+    column_orders: Tensor | None,
+    impl: str | None,
+) -> Tensor:
+    cost, checked, rows, columns = _prepare(cost, lengths, gamma, row_orders, column_orders)
+    impl = choose_implementation(impl, cost.device)
+    run = _reference_distance if impl == "reference" else operators.distance
+    distance = run(cost, checked, rows, columns, measure, float(gamma), impl)
+    return distance.squeeze(-1) if rows is None and columns is None else distance
+
+
+def _alignment(measure: str, cost: Tensor, lengths: Tensor, gamma: float, impl: str) -> Tensor:
+    if impl != "reference":
+        ones = cost.new_ones(*cost.shape[:-2], 1)
+        return operators.distance_vjp(ones, cost, lengths, None, None, measure, float(gamma), impl)
+    needs_derivative = torch.is_grad_enabled() and cost.requires_grad
+    with torch.enable_grad():
+        variable = cost if cost.requires_grad else cost.detach().requires_grad_()
+        total = _reference_distance(variable, lengths, None, None, measure, gamma, impl).sum()
+        (visits,) = torch.autograd.grad(total, variable, create_graph=needs_derivative)
+    return visits
+
+
+def _reference_distance(
+    cost: Tensor,
+    lengths: Tensor,
+    row_orders: Tensor | None,
+    column_orders: Tensor | None,
+    measure: str,
+    gamma: float,
+    impl: str,
+) -> Tensor:
+    """As ``operators.distance``, outside the operator: autograd goes through the loops, to any order."""
+    *batch, n, m = cost.shape
+    lengths = checked_lengths(lengths, n, m)
+    rows = checked_orders(row_orders, lengths[..., 0], n, name="row_orders")
+    columns = checked_orders(column_orders, lengths[..., 1], m, name="column_orders")
+    flat = operators.flat(cost, lengths, rows, columns)
+    return reference.distance(*flat, measure=measure, gamma=gamma).view(*batch, -1)
+
+
+def _prepare(
+    cost: Tensor, lengths: Tensor | None, gamma: float, row_orders: Tensor | None, column_orders: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Arguments as the operators want them, after every check that needs no values."""
+    check_cost(cost)
+    check_gamma(gamma)
+    *batch, n, m = cost.shape
+    if lengths is None:
+        sizes = [torch.full(batch, size, dtype=torch.int64, device=cost.device) for size in (n, m)]
+        lengths = torch.stack(sizes, dim=-1)
+    check_lengths(lengths, (*batch, 2), cost.device)
+    for orders, size, name in ((row_orders, n, "row_orders"), (column_orders, m, "column_orders")):
+        if orders is not None:
+            check_orders(orders, tuple(batch), size, cost.device, name=name)
+    if row_orders is not None and column_orders is not None and row_orders.shape[-2] != column_orders.shape[-2]:
+        given = f"{row_orders.shape[-2]} row_orders and {column_orders.shape[-2]} column_orders"
+        raise ValueError(f"orders are used together, one of each: got {given}")
+    wide = cost if cost.dtype == torch.float64 else cost.float()
+    rows, columns = (None if orders is None else orders.long() for orders in (row_orders, column_orders))
+    return wide, lengths.long(), rows, columns

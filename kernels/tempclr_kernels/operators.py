@@ -1,0 +1,168 @@
+"""The operators ``tempclr::distance``, ``distance_vjp`` and ``distance_second``: what autograd and torch.compile see.
+
+Each is the derivative of the one before: ``alignment`` is ``distance_vjp`` of ones. ``distance_second`` has no
+derivative of its own. Shapes are the user's ``(..., n, m)``; implementations (``lanes.py``, ``wavefront.py``) get
+flat batches.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checks import checked_lengths, checked_orders
+
+_MODULES = {"numba": "lanes", "triton": "wavefront", "reference": "reference"}
+_ARGUMENTS = (
+    "Tensor cost, Tensor lengths, Tensor? row_orders, Tensor? column_orders, str measure, float gamma, str impl"
+)
+
+
+def implementation(impl: str) -> ModuleType:
+    """The module behind ``impl``; numba and triton are imported here, on first use."""
+    return importlib.import_module(f".{_MODULES[impl]}", __package__)
+
+
+def num_orders(row_orders: Tensor | None, column_orders: Tensor | None) -> int:
+    orders = row_orders if row_orders is not None else column_orders
+    return 1 if orders is None else orders.shape[-2]
+
+
+@torch.library.custom_op("tempclr::distance", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
+def distance(
+    cost: Tensor,
+    lengths: Tensor,
+    row_orders: Tensor | None,
+    column_orders: Tensor | None,
+    measure: str,
+    gamma: float,
+    impl: str,
+) -> Tensor:
+    """Distances ``(..., k)`` of float32 or float64 costs ``(..., n, m)``; k = 1 without orders. Checks values."""
+    *batch, n, m = cost.shape
+    k = num_orders(row_orders, column_orders)
+    lengths = checked_lengths(lengths, n, m)
+    row_orders = checked_orders(row_orders, lengths[..., 0], n, name="row_orders")
+    column_orders = checked_orders(column_orders, lengths[..., 1], m, name="column_orders")
+    if cost.numel() == 0 or k == 0:
+        return cost.new_empty(*batch, k)
+    run = implementation(impl).distance
+    value = run(*flat(cost, lengths, row_orders, column_orders), measure=measure, gamma=gamma)
+    return value.view(*batch, k)
+
+
+@torch.library.custom_op(
+    "tempclr::distance_vjp", mutates_args=(), schema=f"(Tensor grad_distance, {_ARGUMENTS}) -> Tensor"
+)
+def distance_vjp(
+    grad_distance: Tensor,
+    cost: Tensor,
+    lengths: Tensor,
+    row_orders: Tensor | None,
+    column_orders: Tensor | None,
+    measure: str,
+    gamma: float,
+    impl: str,
+) -> Tensor:
+    """Gradient ``(..., n, m)`` of ``(grad_distance * distance).sum()``. Orders are those ``distance`` has checked."""
+    if cost.numel() == 0 or grad_distance.numel() == 0:
+        return torch.zeros_like(cost, memory_format=torch.contiguous_format)
+    weights = grad_distance.reshape(-1, grad_distance.shape[-1]).contiguous()
+    run = implementation(impl).distance_vjp
+    gradient = run(weights, *_clamped(cost, lengths, row_orders, column_orders), measure=measure, gamma=gamma)
+    return gradient.view(cost.shape)
+
+
+@torch.library.custom_op(
+    "tempclr::distance_second",
+    mutates_args=(),
+    schema=f"(Tensor tangent, Tensor grad_distance, {_ARGUMENTS}) -> (Tensor, Tensor)",
+)
+def distance_second(
+    tangent: Tensor,
+    grad_distance: Tensor,
+    cost: Tensor,
+    lengths: Tensor,
+    row_orders: Tensor | None,
+    column_orders: Tensor | None,
+    measure: str,
+    gamma: float,
+    impl: str,
+) -> tuple[Tensor, Tensor]:
+    """Along ``tangent (..., n, m)``: derivatives of ``distance_vjp`` (..., n, m) and of ``distance`` (..., k)."""
+    if cost.numel() == 0 or grad_distance.numel() == 0:
+        return torch.zeros_like(cost, memory_format=torch.contiguous_format), torch.zeros_like(grad_distance)
+    along = tangent.reshape(-1, *tangent.shape[-2:]).contiguous()
+    weights = grad_distance.reshape(-1, grad_distance.shape[-1]).contiguous()
+    run = implementation(impl).distance_second
+    product, slope = run(
+        along, weights, *_clamped(cost, lengths, row_orders, column_orders), measure=measure, gamma=gamma
+    )
+    return product.view(cost.shape), slope.view(grad_distance.shape)
+
+
+@distance.register_fake
+def _(cost, lengths, row_orders, column_orders, measure, gamma, impl):
+    return cost.new_empty(*cost.shape[:-2], num_orders(row_orders, column_orders))
+
+
+@distance_vjp.register_fake
+def _(grad_distance, cost, lengths, row_orders, column_orders, measure, gamma, impl):
+    return cost.new_empty(cost.shape)
+
+
+@distance_second.register_fake
+def _(tangent, grad_distance, cost, lengths, row_orders, column_orders, measure, gamma, impl):
+    return cost.new_empty(cost.shape), cost.new_empty(grad_distance.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.measure, ctx.gamma, ctx.impl = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _distance_backward(ctx: Any, grad_distance: Tensor) -> tuple[Tensor | None, ...]:
+    gradient = distance_vjp(grad_distance, *ctx.saved_tensors, ctx.measure, ctx.gamma, ctx.impl)
+    return (gradient, *[None] * 6)
+
+
+def _vjp_backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
+    product, slope = distance_second(tangent, *ctx.saved_tensors, ctx.measure, ctx.gamma, ctx.impl)
+    return (slope, product, *[None] * 6)
+
+
+def _second_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    raise NotImplementedError("third derivatives of an alignment distance are not available: use impl='reference'")
+
+
+distance.register_autograd(_distance_backward, setup_context=_save)
+distance_vjp.register_autograd(_vjp_backward, setup_context=_save)
+distance_second.register_autograd(_second_backward, setup_context=_save)
+
+
+def flat(
+    cost: Tensor, lengths: Tensor, row_orders: Tensor | None, column_orders: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    rows, columns = (
+        None if orders is None else orders.reshape(-1, *orders.shape[-2:]).contiguous()
+        for orders in (row_orders, column_orders)
+    )
+    return cost.reshape(-1, *cost.shape[-2:]).contiguous(), lengths.reshape(-1, 2).contiguous(), rows, columns
+
+
+def _clamped(
+    cost: Tensor, lengths: Tensor, row_orders: Tensor | None, column_orders: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """As ``flat``; clamps on devices whose values nobody looks at, as ``distance`` did."""
+    n, m = cost.shape[-2:]
+    lengths = checked_lengths(lengths, n, m)
+    if cost.device.type != "cpu":
+        row_orders, column_orders = (
+            None if orders is None else orders.clamp(0, size - 1)
+            for orders, size in ((row_orders, n), (column_orders, m))
+        )
+    return flat(cost, lengths, row_orders, column_orders)
