@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tempclr.costs import cost_matrix
 from tempclr.errors import InputError
 from tempclr.evaluation.protocols import MatchingProtocol
 from tempclr.evaluation.retrieval import embed_segments, embed_sentences
+from tempclr_kernels import alignment
 
 if TYPE_CHECKING:
     from tempclr.data.rows import Paragraph
@@ -46,8 +48,6 @@ def match_shares(cost: Tensor, lengths: Tensor) -> NDArray[np.float64]:
     >>> match_shares(torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), torch.tensor([2])).tolist()
     [1.0]
     """
-    from tempclr_kernels import alignment
-
     path = alignment(cost, torch.stack([lengths, lengths], dim=-1), measure="dtw", gamma=0.0)
     diagonal = torch.diagonal(path, dim1=-2, dim2=-1).double()
     valid = torch.arange(cost.shape[-1], device=cost.device) < lengths[:, None]
@@ -67,8 +67,6 @@ def evaluate_matching(
     One pooled vector a sentence and one a segment, background removed; the mean is taken over videos. After Table 6(a)
     of the TempCLR paper, which gives the words but not the formula.
     """
-    from tempclr.costs import cost_matrix
-
     if not len(paragraphs):
         raise InputError("no videos to evaluate: the dataset is empty")
     protocol = MatchingProtocol(similarity=similarity)

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from tempclr.costs import cost_matrix
 from tempclr.errors import InputError
 from tempclr.evaluation.localization import features_and_rate
 from tempclr.evaluation.metrics import TIE_RULE, ranks, retrieval_metrics
 from tempclr.evaluation.protocols import MEASURES, RetrievalProtocol
+from tempclr_kernels import dtw, otam, pairwise_distances
 
 if TYPE_CHECKING:
     from tempclr.data.rows import Paragraph
@@ -146,8 +148,6 @@ def score_pairs(
     -> (num_paragraphs, num_videos) float32. ``keep_ratio=None`` lets ``dtw`` and ``otam`` see all clips; a number lets
     each pair see its own best ones (:func:`kept_window_distances`). ``cap_avg`` always sees all.
     """
-    from tempclr_kernels import pairwise_distances
-
     wanted = {part for measure in measures for part in measure.split("+")}
     scores: dict[str, Tensor] = {}
     for part in sorted(wanted):
@@ -181,9 +181,9 @@ def combine(scores: Sequence[Tensor]) -> Tensor:
         return scores[0]
     total = torch.zeros_like(scores[0])
     for score in scores:
-        centred = score - score.mean()
-        spread = centred.square().mean().sqrt()
-        total = total + torch.where(spread > 0, centred / spread, torch.zeros_like(centred))
+        # The rounded mean of a constant matrix may miss its entries, and the tiny rest would be blown up to ±1.
+        if score.amax() > score.amin():
+            total = total + (score - score.mean()) / score.std(correction=0)
     return total
 
 
@@ -204,14 +204,13 @@ def kept_window_distances(
     sentences is lowest (ties: the earlier window), and aligns them in time order by ``measure``, ``"dtw"`` or
     ``"otam"`` (both ways).
     """
-    from tempclr.costs import cost_matrix
-    from tempclr_kernels import dtw, otam
-
     wanted = (num_sentences.double() * keep_ratio).long().maximum(num_sentences)
     kept = torch.minimum(wanted[:, None], num_clips[None, :])
     distances = sentences.new_empty(kept.shape)
     for rows in _chunks(len(sentences), size=clips.shape[0] * clips.shape[1] * sentences.shape[1]):
-        cost = cost_matrix(sentences[rows, None], clips[None], similarity=similarity)
+        # One flat product: broadcasting over pairs would copy every clip for every paragraph.
+        flat = cost_matrix(sentences[rows].flatten(0, 1), clips.flatten(0, 1), similarity=similarity)
+        cost = flat.unflatten(0, (-1, sentences.shape[1])).unflatten(2, (-1, clips.shape[1])).transpose(1, 2)
         cost = keep_windows(cost, num_sentences[rows], num_clips, kept[rows])
         lengths = torch.stack([num_sentences[rows, None].expand_as(kept[rows]), kept[rows]], dim=-1)
         distances[rows] = dtw(cost, lengths) if measure == "dtw" else otam(cost, lengths, both_ways=True)
