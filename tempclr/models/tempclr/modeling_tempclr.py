@@ -241,7 +241,8 @@ class TempCLRModel(TempCLRPreTrainedModel):
 
     def similarity(self, a: Any, b: Any, *, measure: str | None = None) -> torch.Tensor:
         """Similarity of every a to every b, higher is closer: see ``tempclr.inference.similarity``."""
-        return _inference().similarity(a, b, measure=measure or self.config.similarity)
+        own = self.config.similarity
+        return _inference().similarity(a, b, measure=measure or own, unit_similarity=own)
 
     def align(self, video: Any, sentences: Sequence[str], *, measure: str = "dtw", **options: Any) -> Any:
         """When each sentence happens in the video: see ``tempclr.inference.align``."""

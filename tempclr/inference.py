@@ -1,0 +1,423 @@
+"""What a trained model is for: vectors of sentences and clips, their similarities, and when each sentence happens.
+
+Every function takes a ``TempCLRModel``, runs it in evaluation mode without gradients on the device it is on, leaves
+its mode as it was, and gives back float32 tensors on the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tempclr.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ALIGN_MEASURES = ("dtw", "otam", "localize")
+UNIT_MEASURES = ("cosine", "dot")
+SEQUENCE_MEASURES = ("dtw", "otam", "cap_avg")
+
+
+def encode_text(
+    model: Any, sentences: str | Sequence[str], *, batch_size: int = 64, show_progress_bar: bool = False
+) -> Tensor:
+    """One vector a sentence: (n, hidden_size).
+
+    Raises:
+        InputError: the model has no processor, or an entry is not a string.
+    """
+    sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+    for index, sentence in enumerate(sentences):
+        if not isinstance(sentence, str):
+            raise InputError(f"sentences must be strings, entry {index} is {type(sentence).__name__}")
+    if model.processor is None:
+        raise InputError(
+            "this model has no processor to make tokens with: load it from a folder that holds one, or set "
+            "model.processor = TempCLRProcessor(tokenizer)"
+        )
+
+    def encode(chosen: list[int]) -> Iterable[Tensor]:
+        batch = model.processor(text=[sentences[index] for index in chosen]).to(model.device)
+        return model.get_text_features(**batch).pooler_output
+
+    lengths = [len(sentence) for sentence in sentences]
+    rows = _in_batches(model, encode, lengths, batch_size=batch_size, bar="encode text" if show_progress_bar else None)
+    return torch.stack(rows) if rows else torch.zeros(0, model.config.text_config.hidden_size)
+
+
+def encode_clips(
+    model: Any,
+    features: Any,
+    spans: Sequence[tuple[float, float]],
+    *,
+    features_per_second: float,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+) -> Tensor:
+    """One vector for each ``[start_seconds, end_seconds)`` of a video's ``features`` (T, F): (num_clips, hidden_size).
+
+    A clip has the features its span touches, at least one, and of those the first ``max_num_features``.
+    """
+    from tempclr.data.sampling import feature_range
+
+    array = _feature_array(model, features)
+    most = model.config.video_config.max_num_features
+    clips = []
+    for start_seconds, end_seconds in spans:
+        first, last = feature_range(
+            start_seconds, end_seconds, num_features=len(array), features_per_second=features_per_second
+        )
+        clips.append(array[first : min(last, first + most)])
+    pooled = _run_clips(model, clips, "pooler_output", batch_size=batch_size, show_progress_bar=show_progress_bar)
+    return torch.stack(pooled) if pooled else torch.zeros(0, model.config.video_config.hidden_size)
+
+
+def encode_video(
+    model: Any,
+    video: Any,
+    *,
+    frames_per_second: float | None = None,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+) -> Tensor:
+    """One vector for each consecutive clip of ``max_num_features`` features of a video (the last one may be shorter).
+
+    ``video``: a file, uint8 RGB frames (N, H, W, 3) with their ``frames_per_second``, or features (T, feature_size).
+    From files and frames features are made by the recipe in the model's configuration. A video of no more than
+    ``max_num_features`` features gives (1, hidden_size); ``encode_clips`` cuts where one likes.
+
+    Raises:
+        InputError: the video is none of these, cannot be decoded, or the model does not record a recipe.
+    """
+    array, _ = _video_features(model, video, frames_per_second=frames_per_second)
+    most = model.config.video_config.max_num_features
+    clips = [array[first : first + most] for first in range(0, len(array), most)]
+    return torch.stack(
+        _run_clips(model, clips, "pooler_output", batch_size=batch_size, show_progress_bar=show_progress_bar)
+    )
+
+
+def feature_hidden_states(
+    model: Any,
+    features: Any,
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+) -> Tensor:
+    """The video tower's last hidden state of every feature of a long video: (T, F) -> (T, hidden_size).
+
+    The tower sees windows of ``window`` features (default: as many as it has positions), one every ``stride`` (default:
+    half of that); where windows overlap their states are averaged. The last window ends with the video and may be
+    shorter. After the released step localization, which averages logits in the same way.
+    """
+    array = _feature_array(model, features)
+    most = model.config.video_config.max_num_features
+    window = most if window is None else window
+    if not 1 <= window <= most:
+        raise InputError(f"window must be from 1 to the model's {most} positions, got {window}")
+    stride = max(1, window // 2) if stride is None else stride
+    if not 1 <= stride <= window:
+        raise InputError(f"stride must be from 1 to the window of {window}, got {stride}: no feature may be left out")
+    starts = range(0, max(1, len(array) - window + stride), stride)
+    windows = [array[first : first + window] for first in starts]
+    states = _run_clips(model, windows, "last_hidden_state", batch_size=batch_size, show_progress_bar=show_progress_bar)
+    total = torch.zeros(len(array), model.config.video_config.hidden_size)
+    count = torch.zeros(len(array), 1)
+    for first, state in zip(starts, states, strict=True):
+        total[first : first + len(state)] += state
+        count[first : first + len(state)] += 1
+    return total / count
+
+
+def similarity(a: Any, b: Any, *, measure: str = "cosine", unit_similarity: str = "cosine") -> Tensor:
+    """How close every a is to every b, higher is closer: (num_a, num_b).
+
+    Measures "cosine" and "dot" compare vectors, (num_a, d) with (num_b, d). "dtw", "otam" (both ways) and "cap_avg"
+    compare sequences: lists of (length, d) tensors (one such tensor is a list of one), whose units are compared by
+    ``unit_similarity``; their similarity is the negative distance.
+
+    >>> similarity(torch.eye(2), torch.eye(2))
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    if measure in UNIT_MEASURES:
+        from tempclr.costs import cost_matrix
+
+        return 1 - cost_matrix(_vectors(a), _vectors(b), similarity=measure)
+    if measure not in SEQUENCE_MEASURES:
+        raise InputError(f"measure must be one of {', '.join(UNIT_MEASURES + SEQUENCE_MEASURES)}, got {measure!r}")
+    from tempclr_kernels import pairwise_distances
+
+    (padded_a, lengths_a), (padded_b, lengths_b) = _padded(a), _padded(b)
+    return -pairwise_distances(
+        padded_a,
+        padded_b,
+        lengths_a,
+        lengths_b,
+        measure=measure,
+        both_ways=measure == "otam",
+        similarity=unit_similarity,
+    )
+
+
+@dataclass
+class Alignment:
+    """When each sentence happens in one video.
+
+    Attributes:
+        video: its file, where it was one.
+        duration: seconds.
+        measure: "dtw", "otam" or "localize".
+        features_per_second: the rate of the columns of ``cost`` and ``path``.
+        spans: for each sentence a dict of ``sentence``, ``start_seconds``, ``end_seconds`` and ``similarity`` (mean
+            cosine over its part of the path); the last three are None where the measure left it unmatched.
+        cost: (num_sentences, num_features), one minus the cosine.
+        path: 0/1 matrix of the same shape, the cells that were chosen.
+    """
+
+    video: str | None
+    duration: float
+    measure: str
+    features_per_second: float
+    spans: list[dict[str, Any]]
+    cost: Tensor
+    path: Tensor
+
+    def to_json(self) -> str:
+        """Everything but the two matrices, as JSON."""
+        plain = {name: value for name, value in self.__dict__.items() if name not in ("cost", "path")}
+        return json.dumps(plain, indent=2, ensure_ascii=False)
+
+    def plot(self, **options: Any) -> Figure:
+        """A figure of the similarities with the path on top: see ``tempclr.plots.plot_alignment`` for the options."""
+        from tempclr.plots import plot_alignment
+
+        return plot_alignment(self, **options)
+
+
+def align(
+    model: Any,
+    video: Any,
+    sentences: Sequence[str],
+    *,
+    measure: str = "dtw",
+    frames_per_second: float | None = None,
+    features_per_second: float | None = None,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+) -> Alignment:
+    """When each of ``sentences``, given in time order, happens in ``video``.
+
+    ``video``: as in :func:`encode_video`. ``features_per_second``: the rate of features that are given; by default that
+    of the model's recipe. Sentences are compared with :func:`feature_hidden_states`, then by ``measure``:
+
+    - "dtw": each moment belongs to one sentence, and each sentence has at least one moment;
+    - "otam": each moment belongs to one sentence, but sentences at both ends may stay unmatched;
+    - "localize": one feature a sentence, in strictly increasing time, the rest is background. It needs at least as
+      many features as sentences.
+
+    Raises:
+        InputError: no sentence, an unknown measure, a rate that is not known, or what :func:`encode_video` raises.
+        ValueError: "localize" with fewer features than sentences.
+    """
+    from tempclr.costs import cosine_cost
+    from tempclr_kernels import alignment
+
+    if measure not in ALIGN_MEASURES:
+        raise InputError(f"measure must be one of {', '.join(ALIGN_MEASURES)}, got {measure!r}")
+    sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+    if not sentences:
+        raise InputError("there is no sentence to align")
+    features, made_per_second = _video_features(model, video, frames_per_second=frames_per_second)
+    rate = features_per_second if made_per_second is None else made_per_second
+    if rate is None:
+        raise InputError("the model does not record how many features a second it takes: give features_per_second")
+    if made_per_second is not None and features_per_second not in (None, made_per_second):
+        raise InputError(f"features_per_second is {made_per_second} by the recipe, got {features_per_second}")
+    text = encode_text(model, sentences, batch_size=batch_size, show_progress_bar=show_progress_bar)
+    states = feature_hidden_states(model, features, batch_size=batch_size, show_progress_bar=show_progress_bar)
+    cost = cosine_cost(text, states, eps=model.config.cosine_eps)
+    path = _localized(model, text, states) if measure == "localize" else alignment(cost, measure=measure)
+    duration = _duration_seconds(video, len(features), rate, frames_per_second)
+    return Alignment(
+        video=fspath(video) if isinstance(video, (str, PathLike)) else None,
+        duration=duration,
+        measure=measure,
+        features_per_second=rate,
+        spans=_spans(sentences, cost, path, features_per_second=rate, duration=duration),
+        cost=cost,
+        path=path,
+    )
+
+
+def _localized(model: Any, text: Tensor, states: Tensor) -> Tensor:
+    from tempclr.evaluation.localization import localize_steps, step_costs
+
+    config = model.config
+    temperature = config.temperature if config.similarity == "cosine" else 1.0
+    frames = localize_steps(step_costs(states, text, similarity=config.similarity, temperature=temperature))
+    path = torch.zeros(len(text), len(states))
+    path[torch.arange(len(text)), torch.as_tensor(frames)] = 1
+    return path
+
+
+def _spans(
+    sentences: Sequence[str], cost: Tensor, path: Tensor, *, features_per_second: float, duration: float
+) -> list[dict[str, Any]]:
+    """The seconds of each sentence's features on the path.
+
+    Note [Shared features]: several sentences may share a feature on the path, wherever there are more sentences than
+    features. Its time is divided among them evenly and in their order, so that every moment has one sentence and every
+    matched sentence has time of its own.
+    """
+    on_path = path > 0
+    shared_by = on_path.sum(0)
+    place = on_path.cumsum(0) - 1
+
+    def seconds(column: int, share: int) -> float:
+        begin, end = column / features_per_second, min((column + 1) / features_per_second, duration)
+        return begin + (end - begin) * share / int(shared_by[column])
+
+    spans = []
+    for row, sentence in enumerate(sentences):
+        columns = on_path[row].nonzero().flatten().tolist()
+        start = end = mean = None
+        if columns:
+            start = seconds(columns[0], int(place[row, columns[0]]))
+            end = seconds(columns[-1], int(place[row, columns[-1]]) + 1)
+            mean = float(1 - cost[row, columns].mean())
+        spans.append({"sentence": sentence, "start_seconds": start, "end_seconds": end, "similarity": mean})
+    return spans
+
+
+def _duration_seconds(video: Any, num_features: int, rate: float, frames_per_second: float | None) -> float:
+    covered = num_features / rate
+    if isinstance(video, (str, PathLike)):
+        from tempclr.data.video import probe
+
+        return min(probe(video).duration_seconds or covered, covered)
+    if video.ndim == 4 and frames_per_second is not None:
+        return min(len(video) / frames_per_second, covered)
+    return covered
+
+
+def _video_features(model: Any, video: Any, *, frames_per_second: float | None) -> tuple[np.ndarray, float | None]:
+    """Features (T, feature_size) of what was given, and how many a second there are, where the recipe tells."""
+    values = model.config.video_config.feature_recipe
+    is_file = isinstance(video, (str, PathLike))
+    if not is_file and getattr(video, "ndim", None) == 2:
+        return _feature_array(model, video), (values or {}).get("features_per_second")
+    if not is_file and getattr(video, "ndim", None) != 4:
+        raise InputError(
+            "video must be a file, uint8 frames (N, H, W, 3) or features (T, F), got "
+            + (f"shape {tuple(video.shape)}" if hasattr(video, "shape") else type(video).__name__)
+        )
+    if values is None:
+        raise InputError(
+            "this model does not record how its features are made (video_config.feature_recipe), so it takes features "
+            "only: make them as its training data was made, or set the recipe"
+        )
+    if not is_file and frames_per_second is None:
+        raise InputError("frames need their frames_per_second")
+    extractor = _extractor(json.dumps(values, sort_keys=True), str(model.device))
+    features = extractor.extract(video, frames_per_second=frames_per_second)
+    return _feature_array(model, features), extractor.recipe.features_per_second
+
+
+@lru_cache(maxsize=1)
+def _extractor(recipe: str, device: str) -> Any:
+    from tempclr.data.features import FeatureExtractor, FeatureRecipe
+
+    return FeatureExtractor(FeatureRecipe.from_dict(json.loads(recipe)), device=device)
+
+
+def _feature_array(model: Any, features: Any) -> np.ndarray:
+    array = _numpy(features)
+    size = model.config.video_config.feature_size
+    if array.ndim != 2 or array.shape[1] != size or len(array) == 0:
+        raise InputError(f"features must be a non-empty (T, {size}) array for this model, got shape {array.shape}")
+    return array
+
+
+def _numpy(values: Any) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().float().numpy()
+    return np.asarray(values, dtype=np.float32)
+
+
+def _run_clips(
+    model: Any, clips: Sequence[np.ndarray], output_name: str, *, batch_size: int, show_progress_bar: bool
+) -> list[Tensor]:
+    """For each clip its pooled vector, or the hidden states of its features."""
+    lengths = [len(clip) for clip in clips]
+
+    def encode(chosen: list[int]) -> list[Tensor]:
+        own = torch.tensor([lengths[index] for index in chosen])
+        rows = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(clips[index]) for index in chosen], batch_first=True)
+        mask = torch.arange(rows.shape[1]) < own[:, None]
+        output = model.get_video_features(rows.to(model.device), mask.to(model.device))[output_name]
+        if output_name == "pooler_output":
+            return list(output)
+        return [states[:length] for states, length in zip(output, own.tolist(), strict=True)]
+
+    return _in_batches(model, encode, lengths, batch_size=batch_size, bar="encode video" if show_progress_bar else None)
+
+
+def _in_batches(
+    model: Any,
+    encode: Callable[[list[int]], Iterable[Tensor]],
+    lengths: Sequence[int],
+    *,
+    batch_size: int,
+    bar: str | None,
+) -> list[Tensor]:
+    """Run ``encode`` on batches of indices, longest first so that a batch is padded little; rows in the given order."""
+    from tqdm.auto import tqdm
+
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    rows: dict[int, Tensor] = {}
+    with _evaluating(model), tqdm(total=len(order), desc=bar, disable=bar is None) as progress:
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            rows.update(zip(chosen, (row.float().cpu() for row in encode(chosen)), strict=True))
+            progress.update(len(chosen))
+    return [rows[index] for index in range(len(lengths))]
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    was_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        # One by one: parts that someone froze in evaluation mode stay so.
+        for module in was_training:
+            module.training = True
+
+
+def _vectors(values: Any) -> Tensor:
+    return torch.as_tensor(values).detach().float()
+
+
+def _padded(sequences: Any) -> tuple[Tensor, Tensor]:
+    if getattr(sequences, "ndim", None) == 2:
+        sequences = [sequences]
+    vectors = [_vectors(sequence) for sequence in sequences]
+    lengths = torch.tensor([len(sequence) for sequence in vectors], device=vectors[0].device)
+    return torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True), lengths
