@@ -55,7 +55,7 @@ from tempclr.data.files import atomic_path
 from tempclr.errors import InputError
 
 ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
-    "h264": ("libx264", {"preset": "ultrafast", "crf": "28"}),
+    "h264": ("libx264", {"preset": "ultrafast", "crf": "30"}),
     "mpeg4": ("mpeg4", {"b": "1000000"}),
 }
 # Counted up when the same settings begin to mean other videos, so that old and new ones never mix in one folder.
@@ -132,6 +132,9 @@ class DemoSettings:
 
     def _check_range(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
+        whole = "int" in DemoSettings.__annotations__[name]
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+            raise InputError(f"must be {'a whole number' if whole else 'a number'}, got {value!r}", field=name)
         if not low <= value <= high:
             raise InputError(f"must lie between {low} and {high}, got {value!r}", field=name)
 

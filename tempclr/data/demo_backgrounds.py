@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from tempclr.data.demo_drawing import Colour, darker
 from tempclr.data.demo_scenes import Moving, Palette, Scene, Stage
-from tempclr.data.demo_sprites import IDLE_THINGS
+from tempclr.data.demo_sprites import IDLE_THINGS, SPRITES
 
 Size = tuple[int, int]
 
@@ -79,7 +79,8 @@ def lay_out_idle_things(stage: Stage, canvas: Image.Image, num_things: int, behi
         name = IDLE_THINGS[int(stage.rng.integers(len(IDLE_THINGS)))]
         colour = BRIGHT[int(stage.rng.integers(len(BRIGHT)))]
         side = 1 if stage.rng.random() < 0.5 else -1
-        at = (side * float(stage.rng.uniform(18, 62)), behind + float(stage.rng.uniform(-8, 4)))
+        standing = behind + float(stage.rng.uniform(2, 12))
+        at = (side * float(stage.rng.uniform(18, 62)), standing - SPRITES[name][2] / 2)
         stage.put(canvas, name, colour, at=at)
 
 
@@ -88,7 +89,7 @@ def idle(stage: Stage, base: Image.Image) -> Moving:
     kind = ("bowl", "pot")[int(stage.rng.integers(2))]
     stage.vessel(base, kind, (-18, 6), None, 0.0)
     stage.vessel_front(base, kind, (-18, 6))
-    lay_out_idle_things(stage, base, 2, 6.0)
+    lay_out_idle_things(stage, base, 2, 14.0)
     rate = stage.rng.uniform(0.3, 0.8)
 
     def moving(canvas: Image.Image, progress: float, seconds: float) -> None:

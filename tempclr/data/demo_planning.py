@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tempclr.data.demo_actions import CATALOGUE, Action, siblings, word_sentence
+from tempclr.errors import InputError
 
 if TYPE_CHECKING:
     from tempclr.data.demo import DemoSettings
@@ -96,7 +97,7 @@ def plan_videos(settings: DemoSettings) -> list[VideoPlan]:
     Prefix-stable: asking for more videos of a split leaves its first ones, and the other splits, as they were.
 
     Raises:
-        ValueError: the settings allow fewer tasks than videos were asked for.
+        InputError: the settings allow fewer tasks than videos were asked for.
 
     >>> from tempclr.data.demo import DemoSettings
     >>> plans = plan_videos(DemoSettings(num_train=2, num_validation=1, num_test=1))
@@ -134,7 +135,7 @@ def _tasks(settings: DemoSettings, split: str) -> Iterator[tuple[str, str, Seque
                 break
             failures += 1
             if failures == MOST_ATTEMPTS:
-                raise ValueError(
+                raise InputError(
                     f"found only {len(seen)} different tasks for the {split} split with num_actions="
                     f"{settings.num_actions} and actions_per_task={settings.actions_per_task}; raise one of them"
                 )

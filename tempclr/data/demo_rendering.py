@@ -74,7 +74,7 @@ def _build(
     # The same generator for every scene of a video: its wall and table stay the same ones.
     bench_rng = np.random.default_rng([*plan.seed, 3_000_000])
     base = workbench(size, round(middle[1] + behind * scale), plan.style.table, palette, bench_rng)
-    lay_out_idle_things(stage, base, int(rng.integers(plan.style.num_distractors + 1)), behind - 4)
+    lay_out_idle_things(stage, base, int(rng.integers(plan.style.num_distractors + 1)), behind)
     if isinstance(planned, PlannedGap):
         return Scene(base, idle(stage, base))
     return Scene(base, MOTIONS[planned.action.motion](stage, planned.action, base))

@@ -342,7 +342,7 @@ def fry(stage: Stage, action: Action, base: Image.Image) -> Moving:
 
 def hammer(stage: Stage, action: Action, base: Image.Image) -> Moving:
     stage.put(base, "plank", stage.palette.wood, None, 0.0, at=(0, 14))
-    rate, nail_x = stage.rng.uniform(1.0, 1.8), -16.0
+    rate, nail_x = stage.rng.uniform(1.0, 1.8), -12.0
 
     def moving(canvas: Image.Image, progress: float, seconds: float) -> None:
         out = 24 - 16 * _stepped(progress, 8)
@@ -353,7 +353,7 @@ def hammer(stage: Stage, action: Action, base: Image.Image) -> Moving:
         pivot = (nail_x + 44, top - 9)
         stage.put(canvas, "hammer", stage.palette.handle, at=(pivot[0] + arm[0], pivot[1] + arm[1]), angle=swing)
         stage.hand(canvas, (pivot[0] - 2, pivot[1]), angle=swing / 2)
-        stage.hand(canvas, (nail_x - 4, top + 10), angle=10, left=True)
+        stage.hand(canvas, (nail_x - 16, 16), angle=10, left=True)
 
     return moving
 
