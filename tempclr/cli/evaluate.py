@@ -41,14 +41,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.output.suffix != ".json":
         raise InputError(f"--output takes a .json file, got {arguments.output}")
-    model = load_model(arguments.model, device=arguments.device)
-    rows = load_rows(arguments.dataset, split=arguments.split)
+    # Loading the model comes last, so that mistakes are told at once.
+    config = load_config(arguments.model)
     check_recipe(
-        model.config.video_config.feature_recipe,
+        config.video_config.feature_recipe,
         dataset_recipe(arguments.dataset),
         what=f"model {arguments.model!r} and dataset {arguments.dataset!r}",
     )
+    rows = load_rows(arguments.dataset, split=arguments.split)
     paragraphs, left_out = read_paragraphs(rows, source=arguments.dataset, skip_bad_rows=arguments.skip_bad_rows)
+    model = load_model(arguments.model, device=arguments.device)
     results, table = _evaluate(model, paragraphs, arguments)
     results["left_out"] = {"num_rows": len(left_out), "reasons": [_placeless(reason, arguments) for reason in left_out]}
     write_results(arguments.output, results)
@@ -59,12 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def load_model(source: str, *, device: str | None = None) -> Any:
-    """The model in evaluation mode; a folder without weights, or none at all, is told in one line."""
-    import torch
-
+def load_config(source: str) -> Any:
+    """The model's configuration; a folder that holds no whole model is told in one line."""
     from tempclr.errors import InputError
-    from tempclr.models.tempclr.modeling_tempclr import TempCLRModel
+    from tempclr.models.tempclr import TempCLRConfig
 
     folder = Path(source)
     if not folder.exists() and (folder.is_absolute() or source.startswith(".") or len(folder.parts) != 2):
@@ -74,10 +74,20 @@ def load_model(source: str, *, device: str | None = None) -> Any:
             raise InputError("no config.json here: give a folder that save_pretrained wrote", file=source)
         if not any(folder.glob("*.safetensors")):
             raise InputError(
-                "this model folder has no weights (*.safetensors): was the training interrupted?", file=source
+                "this model folder has no weights (*.safetensors): did its training end early?", file=source
             )
+    return TempCLRConfig.from_pretrained(source)
+
+
+def load_model(source: str, *, device: str | None = None) -> Any:
+    """The model in evaluation mode, on ``device`` or CUDA where there is one; checks as :func:`load_config`."""
+    import torch
+
+    from tempclr.models.tempclr import TempCLRModel
+
+    config = load_config(source)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return TempCLRModel.from_pretrained(source).to(chosen).eval()
+    return TempCLRModel.from_pretrained(source, config=config).to(chosen).eval()
 
 
 def _placeless(reason: str, arguments: argparse.Namespace) -> str:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tempclr.data.sampling import feature_range
 from tempclr.errors import InputError
 from tempclr.evaluation.metrics import step_recall
 from tempclr.evaluation.protocols import LocalizationProtocol
@@ -69,21 +70,6 @@ def _running_minimum(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], 
     improves = np.ones(len(values), dtype=bool)
     improves[1:] = running[1:] < running[:-1]
     return running, np.maximum.accumulate(np.where(improves, np.arange(len(values)), 0))
-
-
-def frame_span(
-    start_seconds: float, end_seconds: float, *, features_per_second: float, num_frames: int
-) -> tuple[int, int]:
-    """Frames ``[first, last)`` that ``[start_seconds, end_seconds)`` touches, at least one, within the video.
-
-    >>> frame_span(1.2, 3.0, features_per_second=1.0, num_frames=10)
-    (1, 3)
-    """
-    # The rounding keeps 0.3 s at 10 features a second (2.9999999999999996) from touching frame 2.
-    first = math.floor(round(start_seconds * features_per_second, 6))
-    last = math.ceil(round(end_seconds * features_per_second, 6))
-    first = min(first, num_frames - 1)
-    return first, max(first + 1, min(last, num_frames))
 
 
 @dataclass(frozen=True)
@@ -159,7 +145,7 @@ def evaluate_localization(
         )
         chosen = localize_steps(cost)
         spans = [
-            frame_span(start, end, features_per_second=rate, num_frames=len(features))
+            feature_range(start, end, features_per_second=rate, num_features=len(features))
             for start, end in zip(paragraph.starts, paragraph.ends, strict=True)
         ]
         first, last = np.array(spans).T

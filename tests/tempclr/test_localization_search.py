@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tempclr.evaluation.localization import frame_span, localize_steps, step_costs
+from tempclr.evaluation.localization import localize_steps, step_costs
 
 GOLDEN = np.load(Path(__file__).parent / "data/evaluation_golden.npz")
 
@@ -82,21 +82,6 @@ def test_infinite_cells_are_avoided():
 def test_bad_costs_are_told(cost, message):
     with pytest.raises(ValueError, match=message):
         localize_steps(cost)
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "rate", "expected"),
-    [
-        (0.0, 2.0, 1.0, (0, 2)),
-        (1.2, 2.1, 1.0, (1, 3)),
-        (0.1, 0.3, 10.0, (1, 3)),
-        (2.0, 2.0, 1.0, (2, 3)),
-        (8.5, 30.0, 1.0, (8, 10)),
-        (50.0, 60.0, 1.0, (9, 10)),
-    ],
-)
-def test_spans_touch_at_least_one_frame_of_the_video(start, end, rate, expected):
-    assert frame_span(start, end, features_per_second=rate, num_frames=10) == expected
 
 
 def test_step_costs_are_negative_log_probabilities():
