@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 __all__ = ["TRAINABLE_PARAMETERS", "TempCLRTrainer", "TempCLRTrainingArguments", "select_parameters"]
@@ -101,6 +101,7 @@ class TempCLRTrainer(Trainer):
         if model is not None:
             select_parameters(model, self._train_parameters)
         super().__init__(model, args, *positional, **keywords)
+        self.add_callback(_TellEpoch())
         self.can_return_loss = True
         # The loss is a mean over the batch, so that accumulated steps must be averaged by the Trainer.
         self.model_accepts_loss_kwargs = False
@@ -121,8 +122,11 @@ class TempCLRTrainer(Trainer):
         # Note [return_loss is set here]: as an entry of the batch it would break accelerate's dispatcher, which can
         # only concatenate tensors, and leave the other ranks hanging.
         loss, outputs = super().compute_loss(model, {**inputs, "return_loss": True}, return_outputs=True)
-        averages = self._training_parts if model.training else self._evaluation_parts
-        averages.add({name: outputs.get(name) for name in LOSS_PARTS}, weight=len(next(iter(inputs.values()))))
+        parts = {name: outputs.get(name) for name in LOSS_PARTS}
+        if model.training:
+            self._training_parts.add(parts, weight=1 / self.current_gradient_accumulation_steps)
+        else:
+            self._evaluation_parts.add(parts, weight=len(next(iter(inputs.values()))))
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -210,6 +214,16 @@ class TempCLRTrainer(Trainer):
         )
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+class _TellEpoch(TrainerCallback):
+    """Note [The dataset knows its epoch]: accelerate announces the epoch to a dataset except in one that is resumed in
+    its middle, where the sampler alone hears of it; what a dataset draws by epoch would then be that of the first."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **others: Any) -> None:
+        dataset = getattr(train_dataloader, "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(state.epoch or 0))
 
 
 class _Averages:

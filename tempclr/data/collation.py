@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from tempclr.data.rows import Paragraph, read_paragraph
 from tempclr.data.sampling import feature_range
 from tempclr.errors import InputError
-
-if TYPE_CHECKING:
-    from tempclr.data.rows import Paragraph
+from tempclr.models.tempclr.processing_tempclr import TempCLRProcessor
 
 __all__ = ["ClipRange", "ParagraphCollator", "cut_clips"]
 
@@ -72,10 +69,10 @@ class ParagraphCollator:
     :func:`cut_clips`. It can be sent to DataLoader workers, and draws nothing at random.
 
     Args:
-        processor: a ``TempCLRProcessor`` or a tokenizer; sentences become ``[CLS] words [SEP]``.
+        processor: a ``TempCLRProcessor``, or a tokenizer to make one of.
         clip_seconds: length of a clip; None makes one clip of each segment.
-        max_num_features: most features of a clip: those the video tower has positions for.
-        max_text_tokens: longer sentences are cut, special tokens included.
+        max_num_features: most features of a clip (as many as the video tower has positions); None: the processor's.
+        max_text_tokens: longer sentences are cut, special tokens included; None: the processor's.
         keep_background: also make clips outside the segments; needs ``clip_seconds``.
         with_video_ids: add ``video_id``, a list of str, which ``TempCLRTrainer`` uses in messages; a plain
             ``Trainer`` would hand it to the model, which does not know it.
@@ -89,8 +86,8 @@ class ParagraphCollator:
         processor: Any,
         *,
         clip_seconds: float | None = None,
-        max_num_features: int = 32,
-        max_text_tokens: int = 64,
+        max_num_features: int | None = None,
+        max_text_tokens: int | None = None,
         keep_background: bool = False,
         with_video_ids: bool = False,
     ):
@@ -98,68 +95,47 @@ class ParagraphCollator:
             raise ValueError(f"clip_seconds must be above 0, got {clip_seconds}; for one clip a sentence leave it out")
         if keep_background and clip_seconds is None:
             raise ValueError("keep_background needs clip_seconds: without it there is no length to cut background into")
-        if max_num_features < 1 or max_text_tokens < 3:
-            raise ValueError(
-                f"expected max_num_features >= 1 and max_text_tokens >= 3, got {max_num_features}, {max_text_tokens}"
-            )
-        self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.clip_seconds, self.keep_background = clip_seconds, keep_background
-        self.max_num_features, self.max_text_tokens = max_num_features, max_text_tokens
-        self.with_video_ids = with_video_ids
+        self.clip_seconds, self.keep_background, self.with_video_ids = clip_seconds, keep_background, with_video_ids
+        # Note [One way to make a batch]: what a model is trained on and what it is asked about later are tokenized, cut
+        # and padded by the same processor.
+        self.processor = TempCLRProcessor(
+            getattr(processor, "tokenizer", processor),
+            max_text_tokens=_first(max_text_tokens, getattr(processor, "max_text_tokens", None), 63),
+            max_num_features=_first(max_num_features, getattr(processor, "max_num_features", None), 32),
+        )
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.processor.tokenizer
 
     def __call__(self, rows: Sequence[Paragraph | Mapping[str, Any]]) -> dict[str, Any]:
         paragraphs = [_as_paragraph(row, index) for index, row in enumerate(rows)]
-        batch: dict[str, Any] = {**self._text(paragraphs), **self._video(paragraphs)}
-        if self.with_video_ids:
-            batch["video_id"] = [paragraph.video_id for paragraph in paragraphs]
-        return batch
-
-    def _text(self, paragraphs: list[Paragraph]) -> dict[str, Tensor]:
-        sentences = [sentence for paragraph in paragraphs for sentence in paragraph.sentences]
-        tokens = self.tokenizer(
-            sentences, padding=True, truncation=True, max_length=self.max_text_tokens, return_tensors="pt"
-        )
-        mask = _length_mask([len(paragraph.sentences) for paragraph in paragraphs])
-        input_ids = tokens["input_ids"].new_full((*mask.shape, tokens["input_ids"].shape[1]), self._pad_token_id())
-        attention_mask = torch.zeros_like(input_ids)
-        input_ids[mask], attention_mask[mask] = tokens["input_ids"], tokens["attention_mask"]
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "sentence_mask": mask}
-
-    def _pad_token_id(self) -> int:
-        return 0 if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
-
-    def _video(self, paragraphs: list[Paragraph]) -> dict[str, Tensor]:
+        _check_feature_sizes(paragraphs)
         clips = [
             cut_clips(
                 paragraph,
                 clip_seconds=self.clip_seconds,
-                max_num_features=self.max_num_features,
+                max_num_features=self.processor.max_num_features,
                 keep_background=self.keep_background,
             )
             for paragraph in paragraphs
         ]
-        clip_mask = _length_mask([len(of_video) for of_video in clips])
-        longest = max(clip.last - clip.first for of_video in clips for clip in of_video)
-        features = np.zeros((*clip_mask.shape, longest, _feature_size(paragraphs)), dtype=np.float32)
-        video_mask = torch.zeros(*clip_mask.shape, longest, dtype=torch.bool)
-        index = torch.full(clip_mask.shape, BACKGROUND)
-        for row, (paragraph, of_video) in enumerate(zip(paragraphs, clips, strict=True)):
-            for column, clip in enumerate(of_video):
-                length = clip.last - clip.first
-                features[row, column, :length] = _features(paragraph)[clip.first : clip.last]
-                video_mask[row, column, :length] = True
-                index[row, column] = clip.sentence_index
-        return {
-            "video_features": torch.from_numpy(features),
-            "video_mask": video_mask,
-            "clip_mask": clip_mask,
-            "clip_sentence_index": index,
-        }
+        batch: dict[str, Any] = dict(
+            self.processor(
+                text=[paragraph.sentences for paragraph in paragraphs],
+                video_features=[
+                    [_features(paragraph)[clip.first : clip.last] for clip in of_video]
+                    for paragraph, of_video in zip(paragraphs, clips, strict=True)
+                ],
+                clip_sentence_index=[[clip.sentence_index for clip in of_video] for of_video in clips],
+            )
+        )
+        if self.with_video_ids:
+            batch["video_id"] = [paragraph.video_id for paragraph in paragraphs]
+        return batch
 
 
 def _as_paragraph(row: Any, index: int) -> Paragraph:
-    from tempclr.data.rows import Paragraph, read_paragraph
-
     return row if isinstance(row, Paragraph) else read_paragraph(row, source="batch", index=index)
 
 
@@ -171,13 +147,12 @@ def _features(paragraph: Paragraph) -> np.ndarray:
     return paragraph.features
 
 
-def _length_mask(lengths: list[int]) -> Tensor:
-    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-
-
-def _feature_size(paragraphs: list[Paragraph]) -> int:
+def _check_feature_sizes(paragraphs: list[Paragraph]) -> None:
     sizes = {_features(paragraph).shape[1]: paragraph.video_id for paragraph in paragraphs}
     if len(sizes) > 1:
         told = ", ".join(f"{size} ({video_id!r})" for size, video_id in sizes.items())
         raise InputError(f"features of one batch must have one width, got {told}", field="features")
-    return next(iter(sizes))
+
+
+def _first(*values: int | None) -> int:
+    return next(value for value in values if value is not None)
