@@ -327,5 +327,5 @@ class _Sweep:
             "SOFT": self.gamma > 0,
             "STRIPS": self.num_strips > 1,
             "BLOCK": self.block,
-            "num_warps": max(1, self.block // 128),
+            "num_warps": 1 if self.block <= 128 else self.block // 64,
         }

@@ -1,0 +1,125 @@
+"""The Triton kernels compile for every GPU we name, without one, and NVIDIA's keep all their state in registers."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tempclr_kernels import wavefront
+
+triton = pytest.importorskip("triton")
+if not isinstance(wavefront._kernels().sweep_forward, triton.runtime.JITFunction):
+    pytest.skip("this process interprets kernels (TRITON_INTERPRET=1)", allow_module_level=True)
+
+SM80, SM90, SM100, GFX942 = ("cuda", 80, 32), ("cuda", 90, 32), ("cuda", 100, 32), ("hip", "gfx942", 64)
+TARGETS = {"sm_80": SM80, "sm_90": SM90, "sm_100": SM100, "gfx942": GFX942}
+KERNELS = ("sweep_forward", "sweep_backward", "sweep_slope", "sweep_curvature")
+# Small enough for one warp; one block of many warps; several strips.
+SIZES = {"short": (31, 40), "wide": (700, 800), "strips": (1500, 1400)}
+
+
+@dataclass(frozen=True)
+class Build:
+    kernel: str
+    target: str
+    size: str = "short"
+    measure: str = "dtw"
+    gamma: float = 0.1
+    dtype: torch.dtype = torch.float32
+    orders: bool = True
+
+    def __str__(self) -> str:
+        names = [self.kernel, self.target, self.size, self.measure, f"gamma{self.gamma:g}", str(self.dtype)[6:]]
+        return "-".join([*names, "orders" if self.orders else "plain"])
+
+
+def compiled(build: Build) -> Any:
+    """Compile with the constants that the launcher would pass for a matrix of that size."""
+    cost = torch.empty(1, *SIZES[build.size], dtype=build.dtype, device="meta")
+    sweep = wavefront._Sweep(cost, cost, None, None, build.measure, build.gamma)
+    constants = sweep._constants()
+    num_warps = constants.pop("num_warps")
+    constants["FAST_LOG2"] = build.target != "gfx942" and build.dtype == torch.float32
+    source = wavefront._kernels() if build.kernel in KERNELS[:2] else wavefront._tangent_kernels()
+    kernel = getattr(source, build.kernel)
+    element = {torch.float32: "*fp32", torch.float64: "*fp64"}[build.dtype]
+    signature: dict[str, str] = {}
+    for name in kernel.arg_names:
+        optional = "order" in name and name.startswith("p_") and not build.orders
+        optional |= name == "p_table" and build.kernel == "sweep_forward" and not build.orders
+        optional |= name in ("p_edge", "p_slope_edge", "p_flow", "p_flow_slope") and not constants["STRIPS"]
+        if name in constants or optional:
+            signature[name] = "constexpr"
+            constants.setdefault(name, None)
+        elif name.startswith("p_"):
+            signature[name] = "*i64" if name in ("p_lengths", "p_lane_order", "p_step_order") else element
+        else:
+            signature[name] = "fp64" if "gamma" in name else "i32"
+    constants = {name: value for name, value in constants.items() if name in signature}
+    return triton.compile(
+        triton.compiler.ASTSource(kernel, signature=signature, constexprs=constants),
+        target=triton.backends.compiler.GPUTarget(*TARGETS[build.target]),
+        options={"num_warps": num_warps},
+    )
+
+
+def stack_bytes(cubin: bytes, folder: Path) -> int:
+    """Local memory a thread needs: anything spilled out of registers is there."""
+    path = folder / "kernel.cubin"
+    path.write_bytes(cubin)
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if not tool.exists():
+        pytest.skip(f"this triton brings no cuobjdump ({tool})")
+    report = subprocess.run([tool, "--dump-resource-usage", path], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
+    assert found, report
+    return int(found[1]) + int(found[2])
+
+
+QUICK = [Build(kernel, target) for kernel in KERNELS for target in TARGETS]
+QUICK += [
+    Build("sweep_forward", "sm_90", "short", "otam", 0.0, orders=False),
+    Build("sweep_backward", "sm_90", "short", "otam", 0.0, orders=False),
+    Build("sweep_forward", "sm_90", "wide"),
+    Build("sweep_backward", "sm_90", "wide"),
+    Build("sweep_forward", "sm_90", "strips", "otam", 0.1, torch.float64),
+    Build("sweep_backward", "sm_90", "strips", "otam", 0.1, torch.float64),
+    Build("sweep_forward", "gfx942", "strips", "dtw", 0.0, torch.float64),
+    Build("sweep_backward", "gfx942", "strips", "dtw", 0.0, torch.float64),
+]
+ALL = [
+    Build(kernel, target, size, measure, gamma, dtype)
+    for kernel in KERNELS
+    for target in TARGETS
+    for size in SIZES
+    for measure in ("dtw", "otam")
+    for gamma in (0.0, 0.1)
+    for dtype in (torch.float32, torch.float64)
+    if gamma > 0 or kernel != "sweep_curvature"
+]
+SLOW = [pytest.param(build, marks=pytest.mark.slow) for build in ALL if build not in QUICK]
+
+
+@pytest.mark.parametrize("build", [*QUICK, *SLOW], ids=lambda build: str(build))
+def test_compiles_without_spills(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    binary = compiled(build)
+    if build.target == "gfx942":
+        spilled = re.findall(r"\.(?:vgpr|sgpr)_spill_count:\s+(\d+)", binary.asm["amdgcn"])
+        assert spilled and not any(map(int, spilled))
+    else:
+        assert stack_bytes(binary.asm["cubin"], tmp_path) == 0
+
+
+def test_short_sides_need_one_warp_and_no_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shift between lanes is then a warp shuffle, with no barrier on the critical path."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    for kernel in KERNELS:
+        metadata = compiled(Build(kernel, "sm_90")).metadata
+        assert (metadata.num_warps, metadata.shared) == (1, 0)
