@@ -98,3 +98,18 @@ def checked_orders(orders: Tensor | None, lengths: Tensor, size: int, *, name: s
             f"expected a permutation of 0 to {length - 1} (the matrix has {length} valid units)"
         )
     return orders
+
+
+def checked_sizes(lengths: Tensor, size: int, *, name: str) -> Tensor:
+    """``lengths (count,)`` with values checked, or clamped into ``1..size``."""
+    if not looks_at_values(lengths):
+        return lengths.clamp(1, size)
+    values = lengths.detach().cpu().numpy()
+    wrong = np.flatnonzero((values < 1) | (values > size))
+    if len(wrong):
+        index = int(wrong[0])
+        raise ValueError(
+            f"{name}[{index}]: {int(values[index])} units, expected 1 to {size}: "
+            "leave out sequences without units, and keep lengths within the tensor"
+        )
+    return lengths
