@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no_l2_normalize", action="store_true", help="leave features at the length they have")
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the feature files")
     parser.add_argument("--batch_size", type=int, default=32, help="frames encoded at a time (default 32)")
-    parser.add_argument("--num_workers", type=int, default=2, help="videos decoded at the same time (default 2)")
+    parser.add_argument("--num_workers", type=int, help="videos worked on at the same time (default: one a core)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--skip_bad_rows", action="store_true", help="leave bad rows and videos out, and list them")
 

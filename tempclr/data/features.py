@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from tempclr.data.backbones import EFFICIENTNET_LITE0, load_backbone
@@ -66,6 +71,13 @@ class _Row:
         return InputError(message, file=self.source, row=self.index, field=error.field or "video")
 
 
+@dataclass(frozen=True)
+class _RunSettings:
+    num_workers: int
+    skip_bad_rows: bool
+    show_progress_bar: bool
+
+
 def extract_features(
     videos: str | PathLike[str],
     *,
@@ -78,7 +90,7 @@ def extract_features(
     l2_normalize: bool = True,
     dtype: str = "float32",
     batch_size: int = 32,
-    num_workers: int = 2,
+    num_workers: int | None = None,
     device: str | None = None,
     skip_bad_rows: bool = False,
     show_progress_bar: bool = True,
@@ -97,7 +109,7 @@ def extract_features(
         frames_per_second, features_per_second, l2_normalize: see :class:`FeatureRecipe`.
         dtype: of the files, ``"float32"`` or ``"float16"``.
         batch_size: frames at a time.
-        num_workers: videos decoded at the same time.
+        num_workers: videos worked on at the same time; None is one a CPU core, with a GPU at most four.
         skip_bad_rows: leave out rows and videos that are bad, and say which; otherwise the first one stops the run.
 
     Raises:
@@ -109,7 +121,7 @@ def extract_features(
     """
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
-    if num_workers < 1:
+    if num_workers is not None and num_workers < 1:
         raise InputError(f"num_workers must be at least 1, got {num_workers}")
     output = Path(output_dir)
     splits, faults = _find_rows(Path(videos), split, output, skip_bad_rows)
@@ -125,7 +137,8 @@ def extract_features(
     rows = [row for split_rows in splits.values() for row in split_rows]
     videos_of = _by_video(rows)
     todo = [group for group in videos_of if not _is_done(group[0], output, dtype)]
-    _encode_all(todo, extractor, output, dtype, num_workers, skip_bad_rows, show_progress_bar)
+    settings = _RunSettings(num_workers or _num_cores(extractor.device.type), skip_bad_rows, show_progress_bar)
+    _encode_all(todo, extractor, output, dtype, settings)
     num_rows = sum(_write_rows(name, split_rows, output, recipe, skip_bad_rows) for name, split_rows in splits.items())
     faults += [row.fault for row in rows if row.fault is not None]
     if not num_rows:
@@ -134,6 +147,11 @@ def extract_features(
     return ExtractionReport(
         len(todo) - num_failed, len(videos_of) - len(todo), num_rows, [str(fault) for fault in faults]
     )
+
+
+def _num_cores(device_type: str) -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable if device_type == "cpu" else min(4, usable)
 
 
 def _find_rows(
@@ -218,38 +236,65 @@ def _is_done(row: _Row, output: Path, dtype: str) -> bool:
 
 
 def _encode_all(
-    groups: list[list[_Row]],
-    extractor: FeatureExtractor,
-    output: Path,
-    dtype: str,
-    num_workers: int,
-    skip_bad_rows: bool,
-    show_progress_bar: bool,
+    groups: list[list[_Row]], extractor: FeatureExtractor, output: Path, dtype: str, settings: _RunSettings
 ) -> None:
-    """Encode each group's video, the next ones being decoded meanwhile; a fault is noted at each row of the group."""
+    """Encode each group's video, several at a time; a fault is noted at each row of the group."""
     from tqdm import tqdm
 
-    waiting, ahead = iter(groups), deque[tuple[list[_Row], Prefetched[Tensor]]]()
-    with tqdm(total=len(groups), desc="extract", unit="video", disable=not show_progress_bar) as bar:
-        try:
-            while True:
-                while len(ahead) < num_workers and (group := next(waiting, None)):
-                    ahead.append((group, Prefetched(extractor.prepare(group[0].video))))
-                if not ahead:
-                    return
-                group, batches = ahead[0]
-                try:
-                    _save(_feature_file(output, group[0]), extractor.encode(batches), dtype)
-                except InputError as error:
-                    for row in group:
-                        row.fault = row.blame(error)
-                    if not skip_bad_rows:
-                        raise group[0].blame(error) from error
-                ahead.popleft()
-                bar.update()
-        finally:
-            for _, batches in ahead:
-                batches.close()
+    bar = tqdm(total=len(groups), desc="extract", unit="video", disable=not settings.show_progress_bar)
+    videos = (group[0].video for group in groups)
+    with bar, _encoded(videos, extractor, settings.num_workers) as results:
+        for group, result in zip(groups, results, strict=False):
+            try:
+                _save(_feature_file(output, group[0]), result(), dtype)
+            except InputError as error:
+                for row in group:
+                    row.fault = row.blame(error)
+                if not settings.skip_bad_rows:
+                    raise group[0].blame(error) from error
+            bar.update()
+
+
+# Note [One thread a video]: on CPU each worker decodes and encodes a video of its own with one torch thread. That keeps
+# every core busy without waiting for the others at each layer, and makes features independent of the number of cores.
+# On CUDA the workers decode and this thread encodes.
+@contextmanager
+def _encoded(
+    videos: Iterator[Path], extractor: FeatureExtractor, num_workers: int
+) -> Iterator[Iterator[Callable[[], np.ndarray]]]:
+    """For each video, in order, a function that gives its features or raises what went wrong."""
+    running: deque[Prefetched[Any]] = deque()
+    stop, on_cpu, num_threads = threading.Event(), extractor.device.type == "cpu", torch.get_num_threads()
+
+    def start(video: Path) -> None:
+        batches = _until(stop, extractor, video)
+        running.append(Prefetched((extractor.encode(each) for each in (batches,)) if on_cpu else batches))
+
+    def results() -> Iterator[Callable[[], np.ndarray]]:
+        for video in islice(videos, num_workers):
+            start(video)
+        while running:
+            yield partial(next, running[0]) if on_cpu else partial(extractor.encode, running[0])
+            running.popleft()
+            for video in islice(videos, 1):
+                start(video)
+
+    if on_cpu:
+        torch.set_num_threads(1)
+    try:
+        yield results()
+    finally:
+        stop.set()
+        for prefetched in running:
+            prefetched.close()
+        torch.set_num_threads(num_threads)
+
+
+def _until(stop: threading.Event, extractor: FeatureExtractor, video: Path) -> Iterator[Tensor]:
+    for batch in extractor.prepare(video):
+        yield batch
+        if stop.is_set():
+            return
 
 
 def _save(file: Path, features: np.ndarray, dtype: str) -> None:

@@ -52,5 +52,6 @@ class Prefetched(Iterator[Item]):
         raise StopIteration
 
     def close(self) -> None:
-        """Stop the thread; what it holds is dropped."""
+        """Stop the thread and wait for it; what it holds is dropped."""
         self._closed.set()
+        self._thread.join()
