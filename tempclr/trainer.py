@@ -23,8 +23,8 @@ NOT_PREDICTIONS = [*LOSS_PARTS, "text_model_output", "video_model_output"]
 class TempCLRTrainingArguments(TrainingArguments):
     """``transformers.TrainingArguments`` with what contrastive training needs as defaults, and one field more.
 
-    ``remove_unused_columns=False`` (the collator reads whole rows), ``label_names=[]`` (there are none) and
-    ``report_to=[]``; everything else is as there.
+    ``remove_unused_columns=False`` (the collator reads whole rows) and ``label_names=[]`` (there are none); everything
+    else is as there.
 
     Attributes:
         train_parameters: ``"all"``, or ``"norm_only"`` for the LayerNorms alone, as the released models were trained.
@@ -37,9 +37,6 @@ class TempCLRTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "drop columns that forward does not name; the collator needs whole rows"}
     )
     label_names: list[str] | None = field(default_factory=list, metadata={"help": "there are no labels"})
-    report_to: str | list[str] | None = field(
-        default_factory=list, metadata={"help": "integrations to report to, such as tensorboard; none by default"}
-    )
     train_parameters: str = field(
         default="all", metadata={"help": "all, or norm_only for the LayerNorms alone", "choices": TRAINABLE_PARAMETERS}
     )
@@ -222,7 +219,7 @@ class _TellEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **others: Any) -> None:
         dataset = getattr(train_dataloader, "dataset", None)
-        if hasattr(dataset, "set_epoch"):
+        if dataset is not None and hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
 
 

@@ -1,0 +1,84 @@
+"""Train TempCLR on paragraphs and their features, by the Hugging Face Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+HELP = "train TempCLR on paragraphs and videos"
+
+
+@dataclass
+class DatasetArguments:
+    """Where the paragraphs come from."""
+
+    train_dataset: str = field(metadata={"help": "dataset folder, .parquet, .json, .jsonl or Hub id"})
+    eval_dataset: str | None = field(default=None, metadata={"help": "the same, for evaluation while training"})
+    train_split: str | None = field(default=None, metadata={"help": "split of train_dataset, where it has several"})
+    eval_split: str | None = field(default=None, metadata={"help": "split of eval_dataset, where it has several"})
+    skip_bad_rows: bool = field(default=False, metadata={"help": "leave bad rows out, count and list them"})
+
+
+def run_words(words: Sequence[str]) -> int:
+    """Train as the words say; see ``tempclr pretrain --help``.
+
+    Raises:
+        InputError: any mistake in words, configuration file, datasets or model, told in one line.
+    """
+    from tempclr.recipes.pretraining import pretrain
+
+    data, model, loss, sampling, training = _parsed(list(words))
+    recipe = _common_recipe(data)
+    train, left_out = _paragraphs(data.train_dataset, data.train_split, data)
+    evaluation = None
+    if data.eval_dataset is not None:
+        evaluation, more_left_out = _paragraphs(data.eval_dataset, data.eval_split, data)
+        left_out += more_left_out
+    trainer = pretrain(
+        train,
+        eval_paragraphs=evaluation,
+        training_arguments=training,
+        model_arguments=model,
+        loss_arguments=loss,
+        sampling_arguments=sampling,
+        feature_recipe=recipe,
+    )
+    if trainer.is_world_process_zero():
+        for reason in left_out:
+            print(f"left out: {reason}")
+        print(f"saved the model of step {trainer.state.global_step} in {training.output_dir}")
+    return 0
+
+
+def _parsed(words: list[str]) -> tuple[Any, ...]:
+    from tempclr.recipes.configs import SettingsParser
+    from tempclr.recipes.pretraining import LossArguments, ModelArguments, SamplingArguments
+    from tempclr.trainer import TempCLRTrainingArguments
+
+    parser = SettingsParser(
+        (DatasetArguments, ModelArguments, LossArguments, SamplingArguments, TempCLRTrainingArguments),
+        prog="tempclr pretrain",
+        description=__doc__,
+    )
+    actions = parser.actions()
+    actions["output_dir"].required = True
+    # So that --resume_from_checkpoint alone means the newest checkpoint of the output folder.
+    actions["resume_from_checkpoint"].nargs, actions["resume_from_checkpoint"].const = "?", "last"
+    return parser.parse(words)
+
+
+def _common_recipe(data: DatasetArguments) -> dict[str, Any] | None:
+    from tempclr.data.rows import check_recipe, dataset_recipe
+
+    recipe = dataset_recipe(data.train_dataset)
+    if data.eval_dataset is not None:
+        what = f"--train_dataset {data.train_dataset!r} and --eval_dataset {data.eval_dataset!r}"
+        check_recipe(recipe, dataset_recipe(data.eval_dataset), what=what)
+    return recipe
+
+
+def _paragraphs(source: str, split: str | None, data: DatasetArguments) -> tuple[Any, list[str]]:
+    from tempclr.data.rows import load_rows, read_paragraphs
+
+    return read_paragraphs(load_rows(source, split=split), source=source, skip_bad_rows=data.skip_bad_rows)
