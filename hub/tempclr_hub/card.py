@@ -107,10 +107,10 @@ def usage_snippet(model: Any, *, model_name: str) -> str:
 
     A model that knows how its features were made takes a video file; another one takes the features themselves.
     """
-    config = model.config.video_config
+    config, rate = model.config.video_config, ""
     lines = ["from tempclr import TempCLRModel", "", f'model = TempCLRModel.from_pretrained("{model_name}")']
     if config.feature_recipe is None:
-        size = config.feature_size
+        size, rate = config.feature_size, ", features_per_second=1.0"
         lines = ["import numpy as np", *lines, f'video = np.load("features.npy")  # (seconds, {size}) float32']
     else:
         lines += ['video = "video.mp4"']
@@ -124,7 +124,7 @@ def usage_snippet(model: Any, *, model_name: str) -> str:
             f"clips = model.encode_video(video)  # (clips, {width}), one vector a clip",
             "print(model.similarity(text, clips))",
             "",
-            'alignment = model.align(video, sentences, measure="dtw")',
+            f'alignment = model.align(video, sentences, measure="dtw"{rate})',
             "for span in alignment.spans:",
             '    print(span["start_seconds"], span["end_seconds"], span["sentence"])',
         ]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from transformers import TrainingArguments
 
+from tempclr.data.tokenization import train_tokenizer
 from tempclr.evaluation.matching import MatchingResult
 from tempclr.evaluation.protocols import MatchingProtocol, RetrievalProtocol
 from tempclr.evaluation.retrieval import RetrievalResult
-from tempclr.models.tempclr import TempCLRConfig, TempCLRModel
+from tempclr.models.tempclr import TempCLRConfig, TempCLRModel, TempCLRProcessor
 from tempclr_hub.card import MAX_LOSS_ROWS, model_card
 from tempclr_hub.loopback_api import _card_errors
 
@@ -135,3 +138,21 @@ def test_the_objective_tells_what_was_trained():
     assert "a unit loss over raw dot products, weight 0.3." in section(unit_alone, "Training")
     nothing = model_card(toy_model(unit_weight=0.0, sequence_weight=0.0), model_name="toy")
     assert "none, both weights are 0" in section(nothing, "Training")
+
+
+@pytest.mark.parametrize("recipe", [None, {"backbone": "lite0", "features_per_second": 1.0}])
+def test_the_usage_snippet_runs(tmp_path, monkeypatch, capsys, recipe):
+    model = toy_model(video={"feature_recipe": recipe})
+    model.processor = TempCLRProcessor(train_tokenizer(["peel the onion", "chop it", "fry it in oil"]))
+    model.save_pretrained(tmp_path / "toy")
+    np.save(tmp_path / "features.npy", np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
+    monkeypatch.chdir(tmp_path)
+    card = model_card(model, model_name="toy")
+    assert "No tokenizer" not in card
+    snippet = card.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    # A model with a recipe takes a file; decoding and the backbone have tests of their own.
+    exec(snippet.replace('"video.mp4"', '__import__("numpy").load("features.npy")'), names)
+    assert names["text"].shape == (3, 32) and names["clips"].shape == (2, 32)
+    assert [span["sentence"] for span in names["alignment"].spans] == names["sentences"]
+    assert len(capsys.readouterr().out.splitlines()) >= 4
