@@ -31,7 +31,7 @@ def localize_steps(cost: Tensor | NDArray) -> NDArray[np.int64]:
     zeros where they are equal). Among equal totals the earliest last frame wins, then the earliest one before it. NaN
     is an error; +inf forbids a cell. The search of CrossTask (Zhukov et al. 2019), one frame a step.
 
-    >>> localize_steps(np.array([[5.0, 0.0], [1.0, 5.0], [0.0, 2.0], [5.0, 3.0]])).tolist()
+    >>> localize_steps(np.array([[5.0, 0.0], [1.0, 5.0], [0.0, 2.0], [5.0, 2.0]])).tolist()
     [2, 3]
     """
     costs = cost.detach().cpu().double().numpy() if isinstance(cost, Tensor) else np.asarray(cost, dtype=np.float64)

@@ -152,9 +152,14 @@ def score_pairs(
     scores: dict[str, Tensor] = {}
     for part in sorted(wanted):
         if part == "cap_avg" or keep_ratio is None:
-            options = {"both_ways": True} if part == "otam" else {}
             distance = pairwise_distances(
-                sentences, clips, num_sentences, num_clips, measure=part, similarity=similarity, **options
+                sentences,
+                clips,
+                num_sentences,
+                num_clips,
+                measure=part,
+                both_ways=part == "otam",
+                similarity=similarity,
             )
             kept = num_clips.expand(len(num_sentences), -1)
         else:
