@@ -60,7 +60,7 @@ ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
 }
 # Counted up when the same settings begin to mean other videos, so that old and new ones never mix in one folder.
 GENERATOR_VERSION = 1
-SETTINGS_FILE = "demo_settings.json"
+SETTINGS_FILE = ".demo_settings.json"
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,13 @@ class DemoSettings:
     sizes: tuple[tuple[int, int], ...] = ((192, 256), (200, 200), (180, 320), (240, 180))
     codec: str = "h264"
     vague_probability: float = 0.25
-    noise_level: float = 8.0
+    noise_level: float = 10.0
     jitter_pixels: float = 2.0
-    num_distractors: int = 3
-    lighting_variation: float = 0.5
-    colour_variation: float = 0.5
-    layout_variation: float = 0.5
-    blur_probability: float = 0.1
+    num_distractors: int = 4
+    lighting_variation: float = 0.6
+    colour_variation: float = 0.6
+    layout_variation: float = 0.7
+    blur_probability: float = 0.15
 
     def __post_init__(self) -> None:
         for split in SPLITS:

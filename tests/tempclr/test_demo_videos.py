@@ -132,7 +132,7 @@ def test_an_interrupted_run_is_taken_up(made, tmp_path, monkeypatch):
 
 def test_other_settings_do_not_mix_into_a_folder(made):
     folder, _ = made
-    with pytest.raises(InputError, match=r"noise_level=8\.0") as caught:
+    with pytest.raises(InputError, match=r"noise_level=10\.0") as caught:
         generate(folder, dataclasses.replace(SMALL, noise_level=3.0), show_progress_bar=False)
     assert caught.value.field == "noise_level"
 
