@@ -59,3 +59,12 @@ def test_other_protocols_check_theirs():
         MatchingProtocol(similarity="l1")
     with pytest.raises(ValueError, match="temperature must be positive"):
         LocalizationProtocol(similarity="dot", temperature=0.0)
+
+
+def test_the_package_hands_on_its_functions():
+    import tempclr.evaluation as evaluation
+
+    for name in evaluation.__all__:
+        assert callable(getattr(evaluation, name)), name
+    with pytest.raises(AttributeError, match="no attribute 'evaluate_everything'"):
+        _ = evaluation.evaluate_everything
