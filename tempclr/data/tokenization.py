@@ -19,8 +19,9 @@ def train_tokenizer(
     """Train a lower-casing WordPiece tokenizer that writes [CLS] words [SEP], as BERT's does.
 
     ``sentences``: the training sentences, and only those: words of validation and test must not shape the vocabulary.
-    ``vocab_size``: the most tokens, specials included; small corpora give fewer. The special tokens [PAD] [UNK] [CLS]
-    [SEP] [MASK] have the ids 0 to 4. The same sentences in the same order give the same tokenizer.
+    ``vocab_size``: the most tokens, specials included; small corpora give fewer, but every letter of the corpus is a
+    token of its own, alone and inside words, whatever the bound. The special tokens [PAD] [UNK] [CLS]
+    [SEP] [MASK] have the ids 0 to 4. The same sentences give the same tokenizer.
 
     Raises:
         InputError: there is no sentence, or ``vocab_size`` leaves no room beyond the special tokens.
@@ -38,12 +39,22 @@ def train_tokenizer(
     if not any(sentence.strip() for sentence in sentences):
         raise InputError("a tokenizer needs at least one sentence that is not blank to be trained on, got none")
     pad, unknown, cls, sep, mask = SPECIAL_TOKENS
-    tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = [word for text in sentences for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+    # Note [Continuing letters come first]: the trainer numbers the pieces "##x" as it meets them, in the order of a
+    # randomised hash table, and breaks ties by number. Naming them beforehand makes the vocabulary reproducible.
+    continuing = sorted({f"##{letter}" for word in words for letter in word[1:]})
+    trained = Tokenizer(models.WordPiece(unk_token=unknown))
+    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trained.train_from_iterator(
+        words,
+        trainers.WordPieceTrainer(
+            vocab_size=vocab_size, special_tokens=[*SPECIAL_TOKENS, *continuing], show_progress=False
+        ),
+    )
+    tokenizer = Tokenizer(models.WordPiece(trained.get_vocab(), unk_token=unknown))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False)
-    tokenizer.train_from_iterator(sentences, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
         pair=f"{cls} $A {sep} $B:1 {sep}:1",

@@ -63,23 +63,24 @@ def run_units(
 
     Note [Padding costs nothing]: units that are padding are left out of the tower, so its work is that of the real
     ones. How many there are depends on the data, which a compiled graph cannot follow: while compiling, all go in,
-    padding as rows without a real token, and are set to zero afterwards.
+    padding as rows without a real token, and are set to zero afterwards. So they do where no unit is real, since
+    attention does not run on no row at all.
     """
     rows = units.flatten(0, 1)
     rows_mask = None if mask is None else mask.bool().flatten(0, 1)
-    if unit_mask is None:
-        output = tower(rows, rows_mask, **kwargs)
+    real = None if unit_mask is None else unit_mask.bool().flatten()
+    chosen = None if real is None or torch.compiler.is_compiling() else real.nonzero().squeeze(1)
+    if chosen is not None and len(chosen):
+        output = tower(rows[chosen], None if rows_mask is None else rows_mask[chosen], **kwargs)
         pooled = output.pooler_output
-    elif torch.compiler.is_compiling():
-        real = unit_mask.bool().flatten()[:, None]
-        rows_mask = real.expand(rows.shape[:2]) if rows_mask is None else rows_mask & real
-        output = tower(rows, rows_mask, **kwargs)
-        pooled = output.pooler_output.masked_fill(~real, 0)
+        pooled = pooled.new_zeros(len(rows), pooled.shape[1]).index_copy(0, chosen, pooled)
+    elif real is not None:
+        of_real = real[:, None].expand(rows.shape[:2])
+        output = tower(rows, of_real if rows_mask is None else rows_mask & of_real, **kwargs)
+        pooled = output.pooler_output.masked_fill(~real[:, None], 0)
     else:
-        index = unit_mask.flatten().nonzero().squeeze(1)
-        output = tower(rows[index], None if rows_mask is None else rows_mask[index], **kwargs)
+        output = tower(rows, rows_mask, **kwargs)
         pooled = output.pooler_output
-        pooled = pooled.new_zeros(len(rows), pooled.shape[1]).index_copy(0, index, pooled)
     output.pooler_output = pooled.unflatten(0, units.shape[:2])
     return output
 

@@ -52,7 +52,8 @@ class TempCLRSelfAttention(nn.Module):
     def __init__(self, config: TempCLRTextConfig | TempCLRVideoConfig):
         super().__init__()
         self.config = config
-        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // self.num_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
@@ -65,8 +66,7 @@ class TempCLRSelfAttention(nn.Module):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        input_shape = hidden_states.shape[:-1]
-        head_shape = (*input_shape, -1, self.head_dim)
+        head_shape = (*hidden_states.shape[:-1], self.num_heads, self.head_dim)
         query = self.query(hidden_states).view(head_shape).transpose(1, 2)
         key = self.key(hidden_states).view(head_shape).transpose(1, 2)
         value = self.value(hidden_states).view(head_shape).transpose(1, 2)
@@ -84,7 +84,7 @@ class TempCLRSelfAttention(nn.Module):
             dropout=self.config.attention_probs_dropout_prob if self.training else 0.0,
             **kwargs,
         )
-        return attended.reshape(*input_shape, -1).contiguous(), weights
+        return attended.reshape(hidden_states.shape).contiguous(), weights
 
 
 class TempCLRResidual(nn.Module):
