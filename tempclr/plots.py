@@ -216,7 +216,8 @@ def _draw_true_spans(axes: Axes, true_spans: Sequence[tuple[float, float]]) -> A
 
 def _draw_filmstrip(axes: Axes, frames: NDArray, seconds: NDArray, *, duration_seconds: float) -> None:
     height, width = frames.shape[1:3]
-    num_slots = max(1, round(PLOT_INCHES / (FILMSTRIP_INCHES * width / height)))
+    # Wide frames lose their sides, so that the film still has a frame every few seconds.
+    num_slots = max(1, round(PLOT_INCHES / (FILMSTRIP_INCHES * min(width / height, 1.25))))
     slot_seconds = duration_seconds / num_slots
     crop = min(width, max(1, round(height * PLOT_INCHES / num_slots / FILMSTRIP_INCHES)))
     left = (width - crop) // 2
