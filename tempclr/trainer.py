@@ -204,7 +204,7 @@ class TempCLRTrainer(Trainer):
         folder = Path(self.args.output_dir)
         text = model_card(
             self.accelerator.unwrap_model(self.model, keep_torch_compile=False),
-            model_name=model_name or self.args.hub_model_id or folder.resolve().name,
+            model_name=getattr(self, "hub_model_id", None) or model_name or folder.resolve().name,
             training_arguments=self.args,
             log_history=self.state.log_history,
             dataset_name=dataset if isinstance(dataset, str) or dataset is None else ", ".join(dataset),
