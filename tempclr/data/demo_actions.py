@@ -148,7 +148,7 @@ def word_sentence(action: Action, rng: np.random.Generator, *, vague_probability
     """Say an action in one of its wordings; with ``vague_probability`` each of item and target is left open.
 
     >>> word_sentence(CATALOGUE[0], np.random.default_rng(0), vague_probability=0.0)
-    'go on and empty the red juice into the bowl'
+    'add the red juice into the bowl'
     """
     exact, vague = ITEMS[action.item]
     words = [_one(VERBS[action.motion], rng), _one(vague if rng.random() < vague_probability else exact, rng)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
+import importlib
 import pickle
 from collections import Counter
 
@@ -219,3 +221,9 @@ def test_too_few_different_tasks_is_an_error_that_says_so():
 def test_settings_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         DemoSettings().seed = 3
+
+
+@pytest.mark.parametrize("module", ["demo", "demo_actions", "demo_planning", "demo_sprites"])
+def test_examples_in_the_docstrings_run(module):
+    results = doctest.testmod(importlib.import_module(f"tempclr.data.{module}"))
+    assert results.attempted > 0 and results.failed == 0
