@@ -270,8 +270,10 @@ def _find_processor(path: str | PathLike, places: dict[str, Any]) -> ProcessorMi
         return None
     try:
         return TempCLRProcessor.from_pretrained(path, **places)
-    except (OSError, ValueError) as error:
-        logger.warning(f"no processor was loaded from {path}, set model.processor to encode text: {error}")
+    except Exception as error:
+        # The weights are of use without it, and a broken tokenizer file raises whatever its content provokes.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        logger.warning(f"no processor was loaded from {path}, set model.processor to encode text ({reason})")
         return None
 
 

@@ -1,0 +1,230 @@
+"""Vectors of sentences, clips and features: order, batching, devices, modes, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tempclr import inference
+from tempclr.data.tokenization import train_tokenizer
+from tempclr.errors import InputError
+from tempclr.inference import encode_clips, encode_text, encode_video, feature_hidden_states, similarity
+from tempclr.models.tempclr import TempCLRConfig, TempCLRModel, TempCLRProcessor
+from tempclr_kernels import dtw, otam
+
+SENTENCES = ["peel the onion", "fry", "add salt and the onion to the oil", "stir it"]
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.fixture
+def model() -> TempCLRModel:
+    tokenizer = train_tokenizer(SENTENCES)
+    config = TempCLRConfig(
+        text_config={**TINY, "vocab_size": len(tokenizer)},
+        video_config={**TINY, "feature_size": 3, "max_num_features": 4},
+    )
+    model = TempCLRModel(config)
+    model.processor = TempCLRProcessor(tokenizer)
+    return model
+
+
+def features(length: int) -> np.ndarray:
+    return np.random.default_rng(length).normal(size=(length, 3)).astype(np.float32)
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_text_keeps_its_order_in_any_batches(model, batch_size):
+    actual = encode_text(model, SENTENCES, batch_size=batch_size)
+    model.eval()
+    expected = torch.cat([model.get_text_features(**model.processor(text=one)).pooler_output for one in SENTENCES])
+    close(actual, expected.detach())
+    assert actual.dtype == torch.float32
+
+
+def test_one_sentence_and_none(model):
+    assert encode_text(model, "fry").shape == (1, 16)
+    assert encode_text(model, []).shape == (0, 16)
+
+
+def test_results_are_ordinary_tensors_and_modes_come_back(model):
+    model.text_model.embeddings.eval()
+    before = [module.training for module in model.modules()]
+    vectors = encode_text(model, SENTENCES)
+    assert [module.training for module in model.modules()] == before
+    assert not vectors.requires_grad
+    assert not vectors.is_inference()
+    weight = torch.ones(16, requires_grad=True)
+    (vectors @ weight).sum().backward()
+    assert torch.equal(encode_text(model, SENTENCES), vectors)
+
+
+def test_modes_come_back_after_an_error(model):
+    def fail(*arguments, **options):
+        raise RuntimeError("no")
+
+    model.get_text_features = fail
+    with pytest.raises(RuntimeError, match="no"):
+        encode_text(model, SENTENCES)
+    assert all(module.training for module in model.modules())
+
+
+def test_bfloat16_models_give_float32(model):
+    assert encode_text(model.to(torch.bfloat16), SENTENCES).dtype == torch.float32
+
+
+def test_progress_bar_is_optional(model, capsys):
+    encode_text(model, SENTENCES)
+    encode_video(model, features(9))
+    assert capsys.readouterr().err == ""
+    encode_text(model, SENTENCES, show_progress_bar=True)
+    encode_video(model, features(9), show_progress_bar=True)
+    shown = capsys.readouterr().err
+    assert "encode text: 100%" in shown
+    assert "encode video: 100%" in shown
+
+
+def test_text_needs_a_processor(model):
+    model.processor = None
+    with pytest.raises(InputError, match=r"no processor.*model.processor = TempCLRProcessor\(tokenizer\)"):
+        model.encode_text(SENTENCES)
+
+
+def test_batch_size_is_checked(model):
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+        encode_text(model, SENTENCES, batch_size=0)
+
+
+def test_sentences_must_be_strings(model):
+    with pytest.raises(InputError, match="sentences must be strings, entry 1 is int"):
+        encode_text(model, ["fry", 3])
+
+
+def test_clips_are_the_features_their_spans_touch(model):
+    array = features(10)
+    spans = [(0.0, 2.0), (4.5, 4.9), (0.0, 10.0), (9.5, 30.0)]
+    actual = encode_clips(model, array, spans, features_per_second=1.0, batch_size=2)
+    model.eval()
+    rows = [array[:2], array[4:5], array[:4], array[9:]]
+    expected = [model.get_video_features(torch.from_numpy(row)[None]).pooler_output[0] for row in rows]
+    close(actual, torch.stack(expected).detach())
+    twice = encode_clips(model, array, [(0.0, 1.0)], features_per_second=2.0)
+    close(twice, actual[:1])
+    assert encode_clips(model, array, [], features_per_second=1.0).shape == (0, 16)
+
+
+def test_video_is_cut_into_consecutive_clips(model):
+    array = features(9)
+    actual = model.encode_video(torch.from_numpy(array), batch_size=2)
+    spans = [(0.0, 4.0), (4.0, 8.0), (8.0, 9.0)]
+    close(actual, encode_clips(model, array, spans, features_per_second=1.0))
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        (np.zeros((3, 4)), r"non-empty \(T, 3\) array for this model, got shape \(3, 4\)"),
+        (np.zeros((0, 3)), r"got shape \(0, 3\)"),
+        (np.zeros(3), r"video must be a file, uint8 frames.*got shape \(3,\)"),
+        ([1, 2], "got list"),
+        (
+            np.zeros((2, 4, 4, 3), np.uint8),
+            r"does not record how its features are made \(video_config.feature_recipe\)",
+        ),
+        ("film.mp4", "does not record how its features are made"),
+    ],
+)
+def test_other_videos_are_refused(model, video, message):
+    with pytest.raises(InputError, match=message):
+        encode_video(model, video)
+
+
+@pytest.mark.parametrize(("length", "window", "stride"), [(9, None, None), (4, None, None), (2, None, 1), (7, 3, 3)])
+def test_hidden_states_are_means_over_windows(model, length, window, stride):
+    array = features(length)
+    actual = feature_hidden_states(model, array, window=window, stride=stride, batch_size=2)
+    model.eval()
+    window, stride = window or 4, stride or 2
+    states: list[list[torch.Tensor]] = [[] for _ in range(length)]
+    first = 0
+    while True:
+        rows = torch.from_numpy(array[first : first + window])
+        for offset, state in enumerate(model.get_video_features(rows[None]).last_hidden_state[0].detach()):
+            states[first + offset].append(state)
+        if first + window >= length:
+            break
+        first += stride
+    close(actual, torch.stack([torch.stack(own).mean(0) for own in states]))
+
+
+def test_windows_leave_nothing_out(model):
+    with pytest.raises(InputError, match="window must be from 1 to the model's 4 positions, got 5"):
+        feature_hidden_states(model, features(9), window=5)
+    with pytest.raises(InputError, match="stride must be from 1 to the window of 3, got 4"):
+        feature_hidden_states(model, features(9), window=3, stride=4)
+
+
+def test_similarity_of_vectors(model):
+    a, b = torch.randn(3, 16), torch.randn(2, 16)
+    close(similarity(a, b, measure="dot"), a @ b.T)
+    close(similarity(a, b), torch.nn.functional.normalize(a) @ torch.nn.functional.normalize(b).T)
+    assert torch.equal(model.similarity(a.numpy(), b), similarity(a, b))
+
+
+def test_similarity_of_sequences(model):
+    a = [torch.randn(length, 16) for length in (3, 1)]
+    b = [torch.randn(length, 16) for length in (2, 4, 3)]
+    for measure in ("dtw", "otam"):
+        actual = model.similarity(a, b, measure=measure)
+        for row, own in enumerate(a):
+            for column, other in enumerate(b):
+                cost = 1 - similarity(own, other)
+                distance = dtw(cost) if measure == "dtw" else otam(cost, both_ways=True)
+                torch.testing.assert_close(actual[row, column], -distance, rtol=1e-4, atol=1e-5)
+    best = torch.stack([torch.stack([similarity(own, other).amax(1).mean() for other in b]) for own in a])
+    torch.testing.assert_close(similarity(a, b, measure="cap_avg"), best, rtol=1e-4, atol=1e-5)
+    assert similarity(a[0], b, measure="dtw").shape == (1, 3)
+
+
+def test_unknown_measures_are_named():
+    with pytest.raises(InputError, match="measure must be one of cosine, dot, dtw, otam, cap_avg, got 'l2'"):
+        similarity(torch.eye(2), torch.eye(2), measure="l2")
+
+
+def test_files_and_frames_go_through_the_recipe(model, monkeypatch):
+    """The extractor has tests of its own; here, that it gets the model's recipe and its features are used."""
+    pytest.importorskip("tempclr.data.features")
+    from tempclr.data import features as module
+
+    made = []
+
+    class Extractor:
+        def __init__(self, recipe, *, device):
+            made.append((recipe.backbone, str(device)))
+            self.recipe = recipe
+
+        def extract(self, video, *, frames_per_second=None):
+            assert frames_per_second == (None if isinstance(video, str) else 8.0)
+            return features(5)
+
+    monkeypatch.setattr(module, "FeatureExtractor", Extractor)
+    inference._extractor.cache_clear()
+    recipe = {"backbone": "net", "backbone_sha256": "", "frames_per_second": 4.0, "features_per_second": 2.0}
+    model.config.video_config.feature_recipe = recipe
+    expected = encode_video(model, features(5))
+    close(encode_video(model, "film.mp4"), expected)
+    frames = np.zeros((18, 4, 4, 3), np.uint8)
+    close(encode_video(model, frames, frames_per_second=8.0), expected)
+    assert made == [("net", "cpu")]
+    alignment = model.align(frames, ["fry", "stir it"], frames_per_second=8.0)
+    assert (alignment.features_per_second, alignment.duration) == (2.0, 18 / 8)
+    assert alignment.spans[-1]["end_seconds"] == 18 / 8
+    with pytest.raises(InputError, match="frames need their frames_per_second"):
+        encode_video(model, frames)
+    with pytest.raises(InputError, match=r"features_per_second is 2\.0 by the recipe, got 1\.0"):
+        model.align(frames, ["fry"], frames_per_second=8.0, features_per_second=1.0)
+    inference._extractor.cache_clear()
