@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGEST_BLOCK = 1024
+LARGEST_BLOCK = 512  # lanes of one program; longer sides run in strips
 WORKSPACE_BYTES = 1 << 30
 
 LOG2_E = 1 / math.log(2)
@@ -309,11 +309,12 @@ class _Sweep:
                     num_strips=self.num_strips,
                     step_total=self.totals[1],
                     inverse_gamma=LOG2_E / self.gamma if self.gamma > 0 else 0.0,
-                    **self._constants(),
+                    **self.constants(),
+                    **self.options(nvidia=self.cost.is_cuda and torch.version.hip is None),
                     **own,
                 )
 
-    def _constants(self) -> dict[str, Any]:
+    def constants(self) -> dict[str, Any]:
         inf = math.inf
         borders = (inf, inf, 0.0)
         if self.measure == "otam":
@@ -327,5 +328,14 @@ class _Sweep:
             "SOFT": self.gamma > 0,
             "STRIPS": self.num_strips > 1,
             "BLOCK": self.block,
-            "num_warps": 1 if self.block <= 128 else self.block // 64,
         }
+
+    def options(self, *, nvidia: bool) -> dict[str, int]:
+        """Compiler options: one warp where the shift between lanes can be a warp shuffle, else a few elements a thread.
+
+        Left alone, ptxas spills a register of a wide block to fit one more on a multiprocessor; latency matters more.
+        """
+        if self.block <= 128:
+            return {"num_warps": 1}
+        num_warps = self.block // (128 if self.cost.element_size() == 4 else 64)
+        return {"num_warps": num_warps, "maxnreg": 128} if nvidia else {"num_warps": num_warps}

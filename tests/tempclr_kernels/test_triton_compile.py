@@ -21,7 +21,7 @@ SM80, SM90, SM100, GFX942 = ("cuda", 80, 32), ("cuda", 90, 32), ("cuda", 100, 32
 TARGETS = {"sm_80": SM80, "sm_90": SM90, "sm_100": SM100, "gfx942": GFX942}
 KERNELS = ("sweep_forward", "sweep_backward", "sweep_slope", "sweep_curvature")
 # Small enough for one warp; one block of many warps; several strips.
-SIZES = {"short": (31, 40), "wide": (700, 800), "strips": (1500, 1400)}
+SIZES = {"short": (31, 40), "wide": (400, 500), "strips": (1500, 1400)}
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ def compiled(build: Build) -> Any:
     """Compile with the constants that the launcher would pass for a matrix of that size."""
     cost = torch.empty(1, *SIZES[build.size], dtype=build.dtype, device="meta")
     sweep = wavefront._Sweep(cost, cost, None, None, build.measure, build.gamma)
-    constants = sweep._constants()
-    num_warps = constants.pop("num_warps")
+    constants = sweep.constants()
     constants["FAST_LOG2"] = build.target != "gfx942" and build.dtype == torch.float32
     source = wavefront._kernels() if build.kernel in KERNELS[:2] else wavefront._tangent_kernels()
     kernel = getattr(source, build.kernel)
@@ -65,7 +64,7 @@ def compiled(build: Build) -> Any:
     return triton.compile(
         triton.compiler.ASTSource(kernel, signature=signature, constexprs=constants),
         target=triton.backends.compiler.GPUTarget(*TARGETS[build.target]),
-        options={"num_warps": num_warps},
+        options=sweep.options(nvidia=build.target != "gfx942"),
     )
 
 

@@ -35,14 +35,14 @@ class Case:
     num_orders: int = 0
     dtype: str = "float64"
     special: str = ""
-    block: int = 1024
+    block: int = 512
     workspace: int = 1 << 30
     second: bool = False
 
     def __str__(self) -> str:
         parts = [self.measure, f"gamma{self.gamma:g}", "x".join(map(str, self.shape)), self.dtype, self.special]
         parts += [f"{self.num_orders}{self.orders}"] if self.orders else []
-        parts += [f"block{self.block}"] if self.block < 1024 else []
+        parts += [f"block{self.block}"] if self.block < 512 else []
         parts += ["parts"] if self.workspace < 1 << 30 else []
         return "-".join(filter(None, [*parts, "second" if self.second else ""]))
 
