@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tempclr.costs import SIMILARITIES, cosine_cost
 from tempclr.negatives import Negatives, sample_negatives
+from tempclr_kernels import dtw, otam
 
 __all__ = ["LOSS_MEASURES", "sequence_loss", "tempclr_loss", "unit_loss"]
 
@@ -345,8 +346,6 @@ def _distance(
     row_orders: Tensor | None = None,
     column_orders: Tensor | None = None,
 ) -> Tensor:
-    from tempclr_kernels import dtw, otam
-
     if measure == "dtw":
         return dtw(cost, lengths, gamma=gamma, row_orders=row_orders, column_orders=column_orders)
     return otam(cost, lengths, gamma=gamma, both_ways=True, row_orders=row_orders, column_orders=column_orders)

@@ -241,6 +241,16 @@ def test_the_function_starts_baseline_and_tempclr_from_the_same_weights(tmp_path
         assert torch.equal(one, other)
 
 
+def test_the_same_seed_gives_the_same_weights(tmp_path):
+    world.make_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    sizes = ModelArguments(tokenizer=str(tmp_path / "tokenizer"), **SIZES)
+    one, other = (
+        pretrain(world.make_paragraphs(8), training_arguments=arguments(tmp_path / name), model_arguments=sizes).model
+        for name in ("one", "other")
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
 def test_the_evaluator_is_asked_at_the_end(tmp_path):
     trainer = pretrain(
         world.make_paragraphs(6),

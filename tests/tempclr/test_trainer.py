@@ -256,10 +256,18 @@ def test_the_card_is_tempclrs_own(tmp_path):
     assert "toast" in text and "TempCLR" in text
 
 
-# --- memory formats of the run
+# --- what TrainingArguments offer
 
 
-@pytest.mark.parametrize("changes", [{"bf16": True}, {"gradient_checkpointing": True}, {"dataloader_num_workers": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bf16": True},
+        {"gradient_checkpointing": True},
+        {"dataloader_num_workers": 2},
+        {"torch_compile": True, "torch_compile_backend": "aot_eager"},
+    ],
+)
 def test_training_arguments_work(tmp_path, changes):
     trained = trainer(tmp_path, **changes)
     trained.train()
