@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -150,7 +150,7 @@ def choose_implementation(impl: str | None, device: torch.device) -> str:
         raise RuntimeError(
             f"impl='triton' runs on CUDA, the cost is on {device}: set TRITON_INTERPRET=1 to interpret it"
         )
-    if chosen != "reference" and importlib.util.find_spec(chosen) is None:
+    if chosen != "reference" and find_spec(chosen) is None:
         raise RuntimeError(f"impl={chosen!r} needs the package {chosen}, which is not installed: pip install {chosen}")
     return chosen
 
@@ -198,7 +198,8 @@ def _reference_distance(
     rows = checked_orders(row_orders, lengths[..., 0], n, name="row_orders")
     columns = checked_orders(column_orders, lengths[..., 1], m, name="column_orders")
     flat = operators.flat(cost, lengths, rows, columns)
-    return reference.distance(*flat, measure=measure, gamma=gamma).view(*batch, -1)
+    value = reference.distance(*flat, measure=measure, gamma=gamma)
+    return value.view(*batch, operators.num_orders(rows, columns))
 
 
 def _prepare(

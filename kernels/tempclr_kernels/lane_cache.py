@@ -10,6 +10,8 @@ from numba import njit
 
 def kernel(**options: Any) -> Any:
     """``numba.njit`` without the interpreter lock, cached on disk where some folder can be written."""
+    # A function that says nothing of fastmath takes it from whoever calls it first, and would then not see NaN.
+    options = {"fastmath": False, **options}
 
     def compile_lazily(function: Any) -> Any:
         try:

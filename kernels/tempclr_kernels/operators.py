@@ -8,6 +8,7 @@ flat batches.
 from __future__ import annotations
 
 import importlib
+import math
 from types import ModuleType
 from typing import Any
 
@@ -71,7 +72,7 @@ def distance_vjp(
     """Gradient ``(..., n, m)`` of ``(grad_distance * distance).sum()``. Orders are those ``distance`` has checked."""
     if cost.numel() == 0 or grad_distance.numel() == 0:
         return torch.zeros_like(cost, memory_format=torch.contiguous_format)
-    weights = grad_distance.reshape(-1, grad_distance.shape[-1]).contiguous()
+    weights = _merged(grad_distance, keep=1)
     run = implementation(impl).distance_vjp
     gradient = run(weights, *_clamped(cost, lengths, row_orders, column_orders), measure=measure, gamma=gamma)
     return gradient.view(cost.shape)
@@ -96,8 +97,8 @@ def distance_second(
     """Along ``tangent (..., n, m)``: derivatives of ``distance_vjp`` (..., n, m) and of ``distance`` (..., k)."""
     if cost.numel() == 0 or grad_distance.numel() == 0:
         return torch.zeros_like(cost, memory_format=torch.contiguous_format), torch.zeros_like(grad_distance)
-    along = tangent.reshape(-1, *tangent.shape[-2:]).contiguous()
-    weights = grad_distance.reshape(-1, grad_distance.shape[-1]).contiguous()
+    along = _merged(tangent, keep=2)
+    weights = _merged(grad_distance, keep=1)
     run = implementation(impl).distance_second
     product, slope = run(
         along, weights, *_clamped(cost, lengths, row_orders, column_orders), measure=measure, gamma=gamma
@@ -147,11 +148,13 @@ distance_second.register_autograd(_second_backward, setup_context=_save)
 def flat(
     cost: Tensor, lengths: Tensor, row_orders: Tensor | None, column_orders: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    rows, columns = (
-        None if orders is None else orders.reshape(-1, *orders.shape[-2:]).contiguous()
-        for orders in (row_orders, column_orders)
-    )
-    return cost.reshape(-1, *cost.shape[-2:]).contiguous(), lengths.reshape(-1, 2).contiguous(), rows, columns
+    rows, columns = (None if orders is None else _merged(orders, keep=2) for orders in (row_orders, column_orders))
+    return _merged(cost, keep=2), _merged(lengths, keep=1), rows, columns
+
+
+def _merged(tensor: Tensor, *, keep: int) -> Tensor:
+    """All but the last ``keep`` dimensions merged into one, contiguous."""
+    return tensor.reshape(math.prod(tensor.shape[:-keep]), *tensor.shape[-keep:]).contiguous()
 
 
 def _clamped(

@@ -33,7 +33,10 @@ def distance(
             cost, lengths.tolist(), _each(row_orders, cost), _each(column_orders, cost), strict=True
         )
     ]
-    return torch.stack(results).to(cost.dtype) if results else cost.new_empty(_shape(cost, row_orders, column_orders))
+    if not results:
+        orders = row_orders if row_orders is not None else column_orders
+        return cost.sum((1, 2)).unsqueeze(1).expand(0, 1 if orders is None else orders.shape[1])
+    return torch.stack(results).to(cost.dtype)
 
 
 def distance_vjp(
@@ -80,13 +83,9 @@ def _of_one(
 ) -> Tensor:
     num_rows, num_columns = length
     valid = matrix[:num_rows, :num_columns].double()
-    copies = valid.unsqueeze(0)
-    if rows is not None:
-        copies = torch.stack([copy[order[:num_rows]] for copy, order in zip(_pair(copies, rows), rows, strict=True)])
-    if columns is not None:
-        copies = torch.stack(
-            [copy[:, order[:num_columns]] for copy, order in zip(_pair(copies, columns), columns, strict=True)]
-        )
+    row_orders = _or_as_given(rows, num_rows, matrix)[:, :num_rows, None]
+    column_orders = _or_as_given(columns, num_columns, matrix)[:, None, :num_columns]
+    copies = valid[row_orders, column_orders]
     value = _last_total(copies, measure, gamma)
     if valid.isnan().any():
         return value + valid.sum() * math.nan  # so that the gradient is NaN in every cell
@@ -111,26 +110,19 @@ def _last_total(copies: Tensor, measure: str, gamma: float) -> Tensor:
 def _usable(cost: Tensor, lengths: Tensor) -> Tensor:
     """Cells inside the lengths that are not forbidden: the others move no distance, whatever a tangent says there."""
     _, num_rows, num_columns = cost.shape
-    rows = torch.arange(num_rows).unsqueeze(1) < lengths[:, 0].view(-1, 1, 1)
-    columns = torch.arange(num_columns) < lengths[:, 1].view(-1, 1, 1)
+    rows = torch.arange(num_rows, device=cost.device).unsqueeze(1) < lengths[:, 0].view(-1, 1, 1)
+    columns = torch.arange(num_columns, device=cost.device) < lengths[:, 1].view(-1, 1, 1)
     return rows & columns & (cost != math.inf)
 
 
-def _pair(copies: Tensor, orders: Tensor) -> Tensor:
-    return copies.expand(len(orders), -1, -1)
+def _or_as_given(orders: Tensor | None, size: int, matrix: Tensor) -> Tensor:
+    return torch.arange(size, device=matrix.device).unsqueeze(0) if orders is None else orders
 
 
 def _each(orders: Tensor | None, cost: Tensor) -> list[Tensor | None]:
     return [None] * len(cost) if orders is None else list(orders)
 
 
-def _shape(cost: Tensor, row_orders: Tensor | None, column_orders: Tensor | None) -> tuple[int, int]:
-    orders = row_orders if row_orders is not None else column_orders
-    return len(cost), 1 if orders is None else orders.shape[1]
-
-
 def _gradients(value: Tensor, variables: list[Tensor], create_graph: bool = False) -> list[Tensor]:
-    if not value.requires_grad:  # an empty batch
-        return [torch.zeros_like(variable) for variable in variables]
     found = torch.autograd.grad(value, variables, create_graph=create_graph, allow_unused=True)
     return [torch.zeros_like(v) if g is None else g for g, v in zip(found, variables, strict=True)]
