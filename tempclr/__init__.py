@@ -1,13 +1,15 @@
 """Temporal alignment learning: embed clips and sentences, align them in time order, contrast it with shuffled ones.
 
-Everything here is loaded when it is first asked for, so ``from tempclr import dtw`` costs torch and nothing more.
-Importing the package makes the models known to ``AutoConfig``, ``AutoModel`` and ``AutoProcessor``.
+Everything here is loaded when it is first asked for, so ``from tempclr import dtw`` costs torch and nothing more. With
+``import tempclr``, before or after transformers, ``AutoConfig``, ``AutoModel`` and ``AutoProcessor`` know the models.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from tempclr.models import register as _register
 
 if TYPE_CHECKING:
     from tempclr.inference import Alignment as Alignment
@@ -62,3 +64,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+_register()

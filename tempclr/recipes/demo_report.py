@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 REPORT = """# TempCLR on generated instructional videos
 
 {num_train} training, {num_validation} validation and {num_test} test videos, made by `tempclr demo --seed {seed}`.
-Every test video performs an order of steps that no training video shows. All models start from the same weights and see
-the same batches; the unit loss contrasts single pairs of sentence and clip, TempCLR adds the sequence loss, which contrasts
-the true order with shuffled ones.
+Every test video performs an order of steps that no training video shows. All models start from the same weights and
+see the same batches; the unit loss contrasts single pairs of sentence and clip, TempCLR adds the sequence loss, which
+contrasts the true order with shuffled ones.
 
 ## Test videos
 
@@ -22,7 +22,8 @@ the true order with shuffled ones.
 
 R@1 of full-video retrieval, paragraphs being queries: a video is its annotated segments, or (*kept*) windows of
 {window_seconds:g} s over all of it; ties rank last. *Step recall*: share of the steps whose one predicted second lies
-inside the true segment. *Matched*: share of sentences that the DTW path of their own video pairs with their own segment.
+inside the true segment. *Matched*: share of sentences that the DTW path of their own video pairs with their own
+segment.
 
 ![R@1 of the test videos](figures/retrieval.png)
 
