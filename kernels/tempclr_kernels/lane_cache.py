@@ -8,7 +8,7 @@ from typing import Any
 from numba import njit
 
 
-def kernel(**options: Any) -> Any:
+def njit_kernel(**options: Any) -> Any:
     """``numba.njit`` without the interpreter lock, cached on disk where some folder can be written."""
     # A function that says nothing of fastmath takes it from whoever calls it first, and would then not see NaN.
     options = {"fastmath": False, **options}

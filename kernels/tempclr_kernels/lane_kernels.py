@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lane_cache import kernel
+from .lane_cache import njit_kernel
 from .lane_rows import (
     FAST,
     backward_row,
@@ -21,7 +21,7 @@ from .lane_rows import (
 )
 
 
-@kernel()
+@njit_kernel()
 def _start_block(lengths, num_orders, first, count, otam, rows, columns, total, row, broken):
     """Lengths of the lanes (0 without a pair) and the border above the first row. Returns the largest lengths."""
     rows[:] = 0
@@ -38,7 +38,7 @@ def _start_block(lengths, num_orders, first, count, otam, rows, columns, total, 
     return rows.max(), columns.max()
 
 
-@kernel()
+@njit_kernel()
 def _read_row(cost, row_orders, column_orders, num_orders, first, count, i, rows, columns, row, broken):
     """Row ``i`` of every lane's reordered matrix: row[column, lane]. Beyond a lane's lengths it is left alone."""
     for lane in range(count):
@@ -55,7 +55,7 @@ def _read_row(cost, row_orders, column_orders, num_orders, first, count, i, rows
         broken[lane] |= found_nan
 
 
-@kernel()
+@njit_kernel()
 def _read_tangent_row(cost, tangent, row_orders, column_orders, num_orders, first, count, i, rows, columns, row):
     """As ``_read_row``, of the tangent; 0 at forbidden cells, whose tangent cannot move the distance."""
     for lane in range(count):
@@ -68,7 +68,7 @@ def _read_tangent_row(cost, tangent, row_orders, column_orders, num_orders, firs
             row[j, lane] = 0 if cost[matrix, source, c] == np.inf else tangent[matrix, source, c]
 
 
-@kernel()
+@njit_kernel()
 def _add_row(gradient, row_orders, column_orders, num_orders, first, count, i, rows, columns, row, broken):
     """Adds row[column, lane] onto the matrix each lane was read from; NaN for broken lanes."""
     for lane in range(count):
@@ -81,7 +81,7 @@ def _add_row(gradient, row_orders, column_orders, num_orders, first, count, i, r
             gradient[matrix, target, column_orders[matrix, k, j] if column_orders.size else j] += x
 
 
-@kernel()
+@njit_kernel()
 def _capture(values, i, rows, columns, otam, last):
     """Keeps each lane's last cell when its last row has been swept."""
     for lane in range(len(rows)):
@@ -89,14 +89,14 @@ def _capture(values, i, rows, columns, otam, last):
             last[lane] = values[columns[lane] + otam, lane]
 
 
-@kernel()
+@njit_kernel()
 def _write(out, last, num_orders, first, count, broken):
     for lane in range(count):
         pair = first + lane
         out[pair // num_orders, pair % num_orders] = np.nan if broken[lane] else last[lane]
 
 
-@kernel()
+@njit_kernel()
 def _seeds(grad_distance, last, num_orders, first, count, seeds):
     """Weight of each lane's distance in the gradient; 0 where no path avoids the forbidden cells."""
     seeds[:] = 0
@@ -106,7 +106,7 @@ def _seeds(grad_distance, last, num_orders, first, count, seeds):
             seeds[lane] = grad_distance[pair // num_orders, pair % num_orders]
 
 
-@kernel()
+@njit_kernel()
 def _trace(chosen, lane, num_rows, num_columns, path):
     """Cells of one lane's path, last first, as (row, column) in ``path``. Returns their number."""
     i, j, length = num_rows - 1, num_columns - 1, 0
@@ -122,7 +122,7 @@ def _trace(chosen, lane, num_rows, num_columns, path):
     return length
 
 
-@kernel(fastmath=FAST)
+@njit_kernel(fastmath=FAST)
 def distances(cost, lengths, row_orders, column_orders, num_orders, otam, gamma, lanes, start, stop, out):
     """Distance of the pairs ``start <= p < stop``, into out[matrix, order]."""
     width = cost.shape[2] + otam + 4
@@ -143,7 +143,7 @@ def distances(cost, lengths, row_orders, column_orders, num_orders, otam, gamma,
         _write(out, last, num_orders, first, count, broken)
 
 
-@kernel(fastmath=FAST)
+@njit_kernel(fastmath=FAST)
 def hard_paths(
     cost,
     lengths,
@@ -199,7 +199,7 @@ def hard_paths(
                 _add_row(gradient, row_orders, column_orders, num_orders, first, count, i, rows, columns, row, broken)
 
 
-@kernel(fastmath=FAST)
+@njit_kernel(fastmath=FAST)
 def soft_vjp(
     cost, lengths, row_orders, column_orders, num_orders, otam, gamma, lanes, start, stop, grad_distance, gradient
 ):
@@ -230,7 +230,7 @@ def soft_vjp(
             _add_row(gradient, row_orders, column_orders, num_orders, first, count, i, rows, columns, row, broken)
 
 
-@kernel(fastmath=FAST)
+@njit_kernel(fastmath=FAST)
 def soft_second(
     cost,
     lengths,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .lane_cache import kernel
+from .lane_cache import njit_kernel
 from .lane_rows import FAST, hard_row, soft_row
 
 LANES = 32
@@ -25,7 +25,7 @@ def _similarity(product, a_norm, b_norm, eps, cosine):
     return product / scale if scale > 0 else product * 0
 
 
-@kernel(fastmath=FAST)
+@njit_kernel(fastmath=FAST)
 def aligned(
     products,
     a_lengths,
@@ -83,7 +83,7 @@ def aligned(
                     out[first_a + a, first_b + left + lane] += total[columns[lane] + otam, lane]
 
 
-@kernel(fastmath=FAST)
+@njit_kernel(fastmath=FAST)
 def best_match(products, a_lengths, b_lengths, a_norms, b_norms, eps, cosine, start, stop, first_a, first_b, out):
     """Writes minus the mean over a's units of the largest similarity to b's units; work items as in ``aligned``."""
     _, _, m, num_b = products.shape

@@ -224,5 +224,5 @@ def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):
         return lambda function: function
 
     monkeypatch.setattr(lane_cache, "njit", fails_to_cache)
-    assert lane_cache.kernel(fastmath=True)(len) is len
+    assert lane_cache.njit_kernel(fastmath=True)(len) is len
     assert calls[-1] == {"nogil": True, "fastmath": True}
