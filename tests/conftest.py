@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -12,6 +13,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import torch
+from filelock import FileLock
 
 torch.set_num_threads(2)
 _connect = socket.socket.connect
@@ -31,3 +33,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+TINY_DEMO = ["--num_train", "6", "--num_validation", "3", "--num_test", "4", "--num_epochs", "1", "--quiet"]
+
+
+@pytest.fixture(scope="session")
+def demo_dir(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """What ``tempclr demo`` leaves for a dozen videos, made once for all processes that run tests."""
+    from tempclr.cli import main
+
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    folder = shared / "demo_world" / "runs" / "demo"
+    with FileLock(f"{shared / 'demo_world'}.lock"):
+        if not (folder / "timings.json").exists():
+            assert main(["demo", "--output_dir", str(folder), *TINY_DEMO]) == 0
+    return folder

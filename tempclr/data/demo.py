@@ -83,10 +83,10 @@ class DemoSettings:
     seed: int = 0
     num_actions: int = 24
     actions_per_task: tuple[int, int] = (4, 9)
-    orders_per_action_set: int = 3
-    num_swaps: int | None = None
+    orders_per_action_set: int = 2
+    num_swaps: int | None = 1
     one_action_variants: int = 1
-    sibling_probability: float = 0.35
+    sibling_probability: float = 0.45
     videos_per_task: int = 1
     step_seconds: tuple[float, float] = (1.0, 4.0)
     gap_probability: float = 0.6
@@ -96,12 +96,12 @@ class DemoSettings:
     frames_per_second: int = 10
     sizes: tuple[tuple[int, int], ...] = ((192, 256), (200, 200), (180, 320), (240, 180))
     codec: str = "h264"
-    vague_probability: float = 0.25
+    vague_probability: float = 0.35
     noise_level: float = 10.0
     jitter_pixels: float = 2.0
     num_distractors: int = 4
-    lighting_variation: float = 0.6
-    colour_variation: float = 0.6
+    lighting_variation: float = 0.7
+    colour_variation: float = 0.7
     layout_variation: float = 0.7
     blur_probability: float = 0.15
 

@@ -35,9 +35,9 @@ class DemoRun:
     num_test: int = 60
     video_frames_per_second: int = 10
     num_training_seeds: int = 1
-    num_epochs: int = 40
+    num_epochs: int = 20
     num_workers: int = 2
-    image_size: int = 128
+    image_size: int = 112
     window_seconds: float = 2.0
     show_progress_bar: bool = True
     timings: dict[str, float] = field(default_factory=dict, compare=False)
@@ -73,7 +73,7 @@ def run_demo(demo: DemoRun) -> dict[str, Any]:
 
     features_dir = make_features(demo)
     splits = {
-        split: read_paragraphs(load_rows(features_dir, split=split), source=features_dir)[0]
+        split: list(read_paragraphs(load_rows(features_dir, split=split), source=features_dir)[0])
         for split in ("train", "validation", "test")
     }
     recipe = dataset_recipe(features_dir)
@@ -140,6 +140,8 @@ def train_all(
     demo: DemoRun, splits: Mapping[str, Any], recipe: Mapping[str, Any] | None, *, seed: int
 ) -> dict[str, Any]:
     """One trainer a run of :data:`RUNS`, from the same weights and over the same batches; the loss alone differs."""
+    import torch
+
     from tempclr.recipes.pretraining import LossArguments, ModelArguments, SamplingArguments, pretrain
     from tempclr.trainer import TempCLRTrainingArguments
 
@@ -156,9 +158,11 @@ def train_all(
                 warmup_steps=10,
                 lr_scheduler_type="cosine",
                 weight_decay=0.05,
-                eval_strategy="epoch",
-                logging_steps=4,
+                eval_strategy="steps",
+                eval_steps=20,
+                logging_steps=10,
                 save_strategy="no",
+                dataloader_pin_memory=torch.cuda.is_available(),
                 disable_tqdm=not demo.show_progress_bar,
             )
             trainers[name] = pretrain(
@@ -180,7 +184,7 @@ def evaluate_all(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores of each run, as means over the training seeds, and the retrieval hits of each query.
 
-    Hits: ``hits[name][background, measure]``, (num_seeds · num_queries,) bool: was the own video ranked first.
+    Hits: ``hits[name][background, measure]``, (num_queries,): how often, over the seeds, the own video was ranked first.
     """
     import numpy as np
 
@@ -213,7 +217,7 @@ def evaluate_all(
                 }
             )
         scores[name] = _mean(per_seed)
-        hits[name] = {key: np.concatenate(parts) for key, parts in hits[name].items()}
+        hits[name] = {key: np.mean(parts, axis=0) for key, parts in hits[name].items()}
     return scores, hits
 
 

@@ -37,9 +37,11 @@ def publish_and_load_back(folder: str | os.PathLike[str], repo_id: str) -> dict[
     loaded = TempCLRModel.from_pretrained(repo_id, revision="demo")
     pairs = zip(model.state_dict().items(), loaded.state_dict().items(), strict=True)
     changed = [name for (name, ours), (_, theirs) in pairs if not torch.equal(ours, theirs)]
-    text = "pour the water into the bowl"
-    if changed or processor(text=[text]).input_ids != TempCLRProcessor.from_pretrained(repo_id)(text=[text]).input_ids:
-        raise RuntimeError(f"{repo_id} came back different from {folder}: {', '.join(changed) or 'the tokens'}")
+    text = ["pour the water into the bowl"]
+    if not torch.equal(processor(text=text).input_ids, TempCLRProcessor.from_pretrained(repo_id)(text=text).input_ids):
+        changed.append("the tokens")
+    if changed:
+        raise RuntimeError(f"{repo_id} came back different from {folder}: {', '.join(changed)}")
     info = api.model_info(repo_id, revision="demo")
     files = sorted(file.rfilename for file in info.siblings or [])
     return {"repo_id": repo_id, "revision": info.sha, "files": files, "num_tensors": len(model.state_dict())}
@@ -54,7 +56,8 @@ def on_loopback(folder: str | os.PathLike[str], repo_id: str) -> dict[str, Any]:
         environment = {**os.environ, **hub.environment(home)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"pushing {folder} to a loopback Hub failed: {done.stderr.strip().splitlines()[-1:]}")
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RuntimeError(f"pushing {folder} to a Hub on this machine failed: {reason}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -1,0 +1,55 @@
+"""What the README shows is run: the Python as it stands, the commands as make and the installed script know them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.S) for language in ("python", "sh")}
+
+
+def test_the_first_screen_shows_code():
+    assert README.splitlines().index("```python") < 25
+    assert len(BLOCKS["python"][0].strip().splitlines()) <= 8
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS["python"])))
+def test_python_runs(number: int, demo_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(demo_dir.parent.parent)
+    exec(compile(BLOCKS["python"][number], f"README block {number}", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("line", [line for block in BLOCKS["sh"] for line in block.strip().splitlines()])
+def test_make_knows_its_targets(line: str):
+    """``make -n`` expands every rule without running it; CI runs ``make test`` itself."""
+    command = line.split("#")[0].split()
+    assert command[0] == "make"
+    planned = subprocess.run([*command, "-n"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "pip install" in planned or "pytest" in planned or "tempclr" in planned
+
+
+def test_every_command_it_names_exists():
+    from tempclr.cli import COMMANDS
+
+    named = set(re.findall(r"`tempclr (\w+)`", README))
+    assert named and named <= set(COMMANDS)
+
+
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_its_numbers_are_those_of_the_committed_results():
+    code = (
+        "import sys; sys.path[:0] = ['.', 'kernels', 'hub', 'benchmarks']\n"
+        "import readme; print(end=readme.renewed(open('README.md', encoding='utf-8').read()))"
+    )
+    made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert made == README and "| TempCLR " in README
