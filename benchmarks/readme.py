@@ -35,7 +35,7 @@ def take_over(run_dir: Path) -> None:
 
 
 def table() -> str:
-    from tempclr.recipes.demo_report import comparison, results_table
+    from tempclr.recipes.demo_report import reading, results_table
 
     kept = json.loads(RESULTS.read_text(encoding="utf-8"))
     results, machine = kept["results"], kept["machine"]
@@ -45,7 +45,9 @@ def table() -> str:
         f"`make demo`: {settings['num_test']} test videos, R@1 of full-video retrieval with the background removed or "
         f"*kept*, then step recall\nand matched pairs ({machine['device']}, {machine['num_threads']} threads, "
         f"torch {machine['torch']}; {seconds:.0f} s in all).\n\n"
-        f"{results_table(results['test'])}\n\n{comparison(results['test_differences'])}"
+        f"{results_table(results['test'])}\n\n"
+        "TempCLR against the unit losses alone, R@1 in points, paired bootstrap at 95 %: "
+        f"{reading(results['test_differences'])}"
     )
 
 
