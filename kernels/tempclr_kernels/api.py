@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
@@ -28,19 +25,25 @@ def dtw(
     A path moves diagonally, down or right. With ``gamma > 0`` the minimum becomes ``-gamma * log(sum(exp(-x /
     gamma)))`` over all paths (soft-DTW; training uses gamma = 0.1). TempCLR (Yang et al., ICLR 2023), equation 3.
 
-        Args: cost: ``(..., n, m)`` floating tensor, any sign. ``inf`` forbids a cell; NaN makes its own matrix's
-        distance NaN. ``-inf`` is not a cost. lengths: ``(..., 2)`` integers, the valid rows and columns of each
-        matrix, each at least 1; default: all. Cells beyond them may hold anything and get gradient 0. gamma: softness
-        of the minimum, >= 0. row_orders: ``(..., k, n)`` integers: k orders of each matrix's rows. In each, the first
-        ``lengths[..., 0]`` entries are a permutation of the valid rows; the others are ignored. column_orders:
-        ``(..., k, m)`` integers, of the columns. With row_orders: the same k, used together. impl: None (Triton on
-        CUDA, numba on CPU), ``"reference"``, ``"numba"`` or ``"triton"``.
+    Args:
+        cost: ``(..., n, m)`` floating tensor, any sign. ``inf`` forbids a cell; NaN makes its own matrix's distance
+            NaN. ``-inf`` is not a cost.
+        lengths: ``(..., 2)`` integers, the valid rows and columns of each matrix, each at least 1; default: all. Cells
+            beyond them may hold anything and get gradient 0.
+        gamma: softness of the minimum, >= 0.
+        row_orders: ``(..., k, n)`` integers: k orders of each matrix's rows. In each, the first ``lengths[..., 0]``
+            entries are a permutation of the valid rows; the others are ignored.
+        column_orders: ``(..., k, m)`` integers, of the columns. With row_orders: the same k, used together.
+        impl: None (Triton on CUDA, numba on CPU), ``"reference"``, ``"numba"`` or ``"triton"``.
 
-        Returns: ``(...)``, or ``(..., k)`` with orders: float64 for float64 costs, else float32. Differentiable twice
-        by ``cost``.
+    Returns:
+        ``(...)``, or ``(..., k)`` with orders: float64 for float64 costs, else float32. Differentiable twice by
+        ``cost``.
 
-        Raises: TypeError: a tensor of the wrong dtype. ValueError: wrong shape, device, gamma or ``impl``; on the CPU
-        also lengths or orders out of range. On CUDA those are clamped unless ``TEMPCLR_DEBUG=1`` is set.
+    Raises:
+        TypeError: not a tensor, or one of the wrong dtype.
+        ValueError: wrong shape, device, gamma or ``impl``; on the CPU also lengths or orders out of range. On CUDA
+            those are clamped unless ``TEMPCLR_DEBUG=1`` is set.
         RuntimeError: the implementation named cannot run here.
 
     Example:
@@ -113,8 +116,9 @@ def alignment(
         measure: ``"dtw"`` or ``"otam"``.
         both_ways: of OTAM, add the alignment of the transposed matrix, transposed back.
 
-        Returns: ``(..., n, m)``: 0 beyond the lengths and at forbidden cells, and everywhere if no path avoids the
-        forbidden cells. For ``gamma > 0`` differentiable once by ``cost``; for ``gamma = 0`` piecewise constant.
+    Returns:
+        ``(..., n, m)``: 0 beyond the lengths and at forbidden cells, and everywhere if no path avoids the forbidden
+        cells. For ``gamma > 0`` differentiable once by ``cost``; for ``gamma = 0`` piecewise constant.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`dtw`.
@@ -135,7 +139,11 @@ def alignment(
 
 
 def choose_implementation(impl: str | None, device: torch.device) -> str:
-    """Name of the implementation for ``device``; raises, saying why, if the one asked for cannot run."""
+    """Name of the implementation for ``device``; raises if the one asked for is made for another device.
+
+    Whether its package works here is asked where it is loaded, ``operators.implementation``: torch.compile traces this
+    function, and cannot trace imports.
+    """
     if impl is None:
         chosen = {"cuda": "triton", "cpu": "numba"}.get(device.type)
         if chosen is None:
@@ -146,12 +154,8 @@ def choose_implementation(impl: str | None, device: torch.device) -> str:
         chosen = impl
     if chosen == "numba" and device.type != "cpu":
         raise RuntimeError(f"impl='numba' runs on the CPU, the cost is on {device}: use cost.cpu() or impl=None")
-    if chosen == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise RuntimeError(
-            f"impl='triton' runs on CUDA, the cost is on {device}: set TRITON_INTERPRET=1 to interpret it"
-        )
-    if chosen != "reference" and find_spec(chosen) is None:
-        raise RuntimeError(f"impl={chosen!r} needs the package {chosen}, which is not installed: pip install {chosen}")
+    if chosen == "triton" and device.type not in ("cuda", "cpu"):
+        raise RuntimeError(f"impl='triton' runs on CUDA, the cost is on {device}: use cost.cuda()")
     return chosen
 
 
@@ -176,8 +180,8 @@ def _alignment(measure: str, cost: Tensor, lengths: Tensor, gamma: float, impl: 
         ones = cost.new_ones(*cost.shape[:-2], 1)
         return operators.distance_vjp(ones, cost, lengths, None, None, measure, float(gamma), impl)
     needs_derivative = torch.is_grad_enabled() and cost.requires_grad
-    with torch.enable_grad():
-        variable = cost if cost.requires_grad else cost.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        variable = cost if needs_derivative else cost.detach().clone().requires_grad_()
         total = _reference_distance(variable, lengths, None, None, measure, gamma, impl).sum()
         (visits,) = torch.autograd.grad(total, variable, create_graph=needs_derivative)
     return visits

@@ -28,7 +28,13 @@ def check_gamma(gamma: float) -> None:
         raise ValueError(f"gamma must be finite and >= 0, got {gamma}. For the hard minimum use gamma=0")
 
 
+def check_tensor(value: Tensor, name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}: use torch.as_tensor({name})")
+
+
 def check_cost(cost: Tensor) -> None:
+    check_tensor(cost, "cost")
     if cost.dim() < 2:
         raise ValueError(f"cost must have shape (..., n, m), got {tuple(cost.shape)}: add a dimension")
     if not cost.is_floating_point():
@@ -49,6 +55,7 @@ def check_orders(orders: Tensor, batch: tuple[int, ...], size: int, device: torc
 
 
 def _check_integers(tensor: Tensor, device: torch.device, name: str) -> None:
+    check_tensor(tensor, name)
     if tensor.dtype not in INTEGERS:
         raise TypeError(f"{name} must be an integer tensor, got {tensor.dtype}: use {name}.long()")
     if tensor.device != device:

@@ -23,9 +23,17 @@ _ARGUMENTS = (
 )
 
 
-def implementation(impl: str) -> ModuleType:
-    """The module behind ``impl``; numba and triton are imported here, on first use."""
-    return importlib.import_module(f".{_MODULES[impl]}", __package__)
+def implementation(impl: str, device: torch.device) -> ModuleType:
+    """The module behind ``impl``. Numba and triton load here, on first use; RuntimeError if they do not work."""
+    try:
+        module = importlib.import_module(f".{_MODULES[impl]}", __package__)
+    except ImportError as error:
+        raise RuntimeError(
+            f"impl={impl!r} needs the package {impl}, which does not import here ({error}): pip install {impl}"
+        ) from error
+    if impl == "triton":
+        module.check_available(device)
+    return module
 
 
 def num_orders(row_orders: Tensor | None, column_orders: Tensor | None) -> int:
@@ -44,6 +52,7 @@ def distance(
     impl: str,
 ) -> Tensor:
     """Distances ``(..., k)`` of float32 or float64 costs ``(..., n, m)``; k = 1 without orders. Checks values."""
+    run = implementation(impl, cost.device).distance
     *batch, n, m = cost.shape
     k = num_orders(row_orders, column_orders)
     lengths = checked_lengths(lengths, n, m)
@@ -51,7 +60,6 @@ def distance(
     column_orders = checked_orders(column_orders, lengths[..., 1], m, name="column_orders")
     if cost.numel() == 0 or k == 0:
         return cost.new_empty(*batch, k)
-    run = implementation(impl).distance
     value = run(*flat(cost, lengths, row_orders, column_orders), measure=measure, gamma=gamma)
     return value.view(*batch, k)
 
@@ -70,10 +78,10 @@ def distance_vjp(
     impl: str,
 ) -> Tensor:
     """Gradient ``(..., n, m)`` of ``(grad_distance * distance).sum()``. Orders are those ``distance`` has checked."""
+    run = implementation(impl, cost.device).distance_vjp
     if cost.numel() == 0 or grad_distance.numel() == 0:
         return torch.zeros_like(cost, memory_format=torch.contiguous_format)
     weights = _merged(grad_distance, keep=1)
-    run = implementation(impl).distance_vjp
     gradient = run(weights, *_clamped(cost, lengths, row_orders, column_orders), measure=measure, gamma=gamma)
     return gradient.view(cost.shape)
 
@@ -99,7 +107,7 @@ def distance_second(
         return torch.zeros_like(cost, memory_format=torch.contiguous_format), torch.zeros_like(grad_distance)
     along = _merged(tangent, keep=2)
     weights = _merged(grad_distance, keep=1)
-    run = implementation(impl).distance_second
+    run = implementation(impl, cost.device).distance_second
     product, slope = run(
         along, weights, *_clamped(cost, lengths, row_orders, column_orders), measure=measure, gamma=gamma
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from . import operators
 from .api import choose_implementation
-from .checks import check_gamma, check_lengths, check_measure, checked_sizes
+from .checks import check_gamma, check_lengths, check_measure, check_tensor, checked_sizes
 
 WORKING_MEMORY_BYTES = 256 << 20
 CACHE_BYTES = 8 << 20
@@ -67,19 +68,21 @@ def pairwise_distances(
         raise ValueError(f"measure 'cap_avg' knows no gamma, got gamma={gamma}: leave it out")
     if similarity not in SIMILARITIES:
         raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {similarity!r}")
-    if eps < 0:
-        raise ValueError(f"eps must be >= 0, got {eps}")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be finite and >= 0, got {eps}")
     _check_sequences(a, b)
     impl = choose_implementation(impl, a.device)
+    distance = operators.implementation(impl, a.device).distance
     sizes = (_lengths(a, a_lengths, "a_lengths"), _lengths(b, b_lengths, "b_lengths"))
     dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
     out = torch.zeros(len(a), len(b), dtype=dtype, device=a.device)
     if out.numel() == 0:
         return out
-    if impl == "numba":
-        _sweep_products(a, b, *sizes, out, measure, gamma, both_ways, similarity, eps)
-    else:
-        _sweep_costs(a, b, *sizes, out, measure, gamma, both_ways, similarity, eps, impl)
+    with torch.autocast(a.device.type, enabled=False):  # the products are to be as precise as the result
+        if impl == "numba":
+            _sweep_products(a, b, *sizes, out, measure, gamma, both_ways, similarity, eps)
+        else:
+            _sweep_costs(a, b, *sizes, out, measure, gamma, both_ways, similarity, eps, distance)
     out[_broken(a, sizes[0])] = torch.nan
     out[:, _broken(b, sizes[1])] = torch.nan
     return out
@@ -118,7 +121,7 @@ def _sweep_products(
             rows = a[a_start:a_stop].to(out.dtype)
             shape = (a_stop - a_start, n, m, b_stop - b_start)
             products = buffer[: shape[0] * n * m * shape[3]].view(shape[0] * n, m * shape[3])
-            torch.mm(rows.reshape(-1, d), columns.view(-1, d).T, out=products)
+            torch.mm(rows.flatten(0, 1), columns.flatten(0, 1).T, out=products)
             shared = (
                 products.view(shape).numpy(),
                 a_lengths[a_start:a_stop].numpy(),
@@ -153,10 +156,9 @@ def _sweep_costs(
     both_ways: bool,
     similarity: str,
     eps: float,
-    impl: str,
+    distance: Callable[..., Tensor],
 ) -> None:
     """Elsewhere: chunks of whole cost matrices, handed to the implementation's ``distance``."""
-    distance = operators.implementation(impl).distance
     n, m, d = a.shape[1], b.shape[1], a.shape[2]
     num_bytes = out.element_size()
     # Similarities, their denominators, costs, and a transposed copy live at once: four matrices a pair.
@@ -198,6 +200,7 @@ def _best_match(close: Tensor, lengths: Tensor) -> Tensor:
 
 def _check_sequences(a: Tensor, b: Tensor) -> None:
     for name, sequences in (("a", a), ("b", b)):
+        check_tensor(sequences, name)
         if sequences.dim() != 3:
             raise ValueError(f"{name} must have shape (sequences, units, d), got {tuple(sequences.shape)}")
         if not sequences.is_floating_point():

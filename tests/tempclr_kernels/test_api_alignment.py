@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import sys
 
 import pytest
 import torch
 from torch import Tensor
 
-from tempclr_kernels import alignment, api, dtw, operators, otam
+from tempclr_kernels import alignment, api, dtw, operators, otam, pairwise_distances
 
 IMPLS = ("reference", "numba")
 
@@ -85,6 +86,16 @@ def test_both_ways_adds_the_transposed_problem(impl: str, make_ragged, make_orde
     assert torch.equal(visits, alignment(cost, lengths, measure="otam", **how) + turned)
 
 
+@pytest.mark.parametrize("impl", IMPLS)
+def test_inference_mode(impl: str):
+    cost = torch.rand(2, 3, 4)
+    with torch.inference_mode():
+        inside = cost * 2
+        assert torch.equal(dtw(inside, gamma=0.1, impl=impl), dtw(cost * 2, gamma=0.1, impl=impl))
+        visits = alignment(inside, measure="otam", gamma=0.1, both_ways=True, impl=impl)
+    assert torch.equal(visits, alignment(cost * 2, measure="otam", gamma=0.1, both_ways=True, impl=impl))
+
+
 COST = torch.rand(2, 3, 4)
 LENGTHS = torch.tensor([[3, 4], [2, 2]])
 
@@ -92,6 +103,8 @@ LENGTHS = torch.tensor([[3, 4], [2, 2]])
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ({"cost": [[0.0]]}, TypeError, "cost must be a tensor, got list: use torch.as_tensor"),
+        ({"lengths": (3, 4)}, TypeError, "lengths must be a tensor, got tuple: use torch.as_tensor"),
         ({"cost": torch.rand(3)}, ValueError, r"cost must have shape \(\.\.\., n, m\), got \(3,\)"),
         ({"cost": torch.ones(3, 4).long()}, TypeError, "cost must be a floating tensor, got torch.int64"),
         ({"gamma": -0.1}, ValueError, "gamma must be finite and >= 0, got -0.1"),
@@ -142,16 +155,36 @@ def test_mistakes_of_measure():
 
 def test_an_implementation_that_cannot_run_says_why(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(RuntimeError, match="impl='triton' runs on CUDA, the cost is on cpu: set TRITON_INTERPRET=1"):
-        dtw(COST, impl="triton")
+    pytest.importorskip("triton")
+    for arguments in ({"cost": COST}, {"cost": COST[:0]}):
+        with pytest.raises(RuntimeError, match="set TRITON_INTERPRET=1 before Python starts"):
+            dtw(**arguments, impl="triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # too late: the kernels are defined
+    for function in (dtw, alignment, lambda cost, impl: pairwise_distances(cost, cost, impl=impl)):
+        with pytest.raises(RuntimeError, match="set TRITON_INTERPRET=1 before Python starts"):
+            function(COST, impl="triton")
+    with pytest.raises(RuntimeError, match="impl='triton' runs on CUDA, the cost is on meta"):
+        dtw(COST.to("meta"), impl="triton")
     with pytest.raises(RuntimeError, match="impl='numba' runs on the CPU, the cost is on meta"):
         dtw(COST.to("meta"), impl="numba")
     with pytest.raises(ValueError, match="no implementation for meta"):
         dtw(COST.to("meta"))
     assert api.choose_implementation(None, torch.device("cuda")) == "triton"
-    monkeypatch.setattr(api, "find_spec", lambda name: None)
-    with pytest.raises(RuntimeError, match="needs the package numba, which is not installed"):
-        dtw(COST)
+
+
+def test_a_missing_numba_is_named(monkeypatch):
+    import tempclr_kernels
+
+    monkeypatch.setitem(sys.modules, "numba", None)
+    for name in [
+        name for name in sys.modules if name.startswith(("tempclr_kernels.lane", "tempclr_kernels.pairwise_"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delattr(tempclr_kernels, name.removeprefix("tempclr_kernels."), raising=False)
+    for function in (dtw, alignment, lambda cost: pairwise_distances(cost, cost)):
+        with pytest.raises(RuntimeError, match=r"impl='numba' needs the package numba, .*: pip install numba"):
+            function(COST)
+    assert dtw(COST, impl="reference").shape == (2,)
 
 
 def test_values_elsewhere_are_clamped_not_read(monkeypatch):

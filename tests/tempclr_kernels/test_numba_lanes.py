@@ -198,7 +198,7 @@ def test_an_unknown_name_of_the_package():
 
 def test_caches_older_than_a_numba_source_are_removed(tmp_path):
     """Note [Stale kernel caches]"""
-    caches = tmp_path / "__pycache__"
+    caches = tmp_path / "elsewhere"
     caches.mkdir()
     source, stale, fresh, foreign = (
         tmp_path / "lane_rows.py",
@@ -209,9 +209,24 @@ def test_caches_older_than_a_numba_source_are_removed(tmp_path):
     for path, age in ((source, 100), (stale, 200), (fresh, 50), (foreign, 200)):
         path.touch()
         os.utime(path, (1e9 - age, 1e9 - age))
-    assert lane_cache.discard_stale_caches(tmp_path) == 1
+    assert lane_cache.discard_stale_caches(caches, sources=tmp_path) == 1
     assert fresh.exists() and foreign.exists() and not stale.exists()
-    assert lane_cache.discard_stale_caches(tmp_path / "nowhere") == 0
+    assert lane_cache.discard_stale_caches(tmp_path / "nowhere", sources=tmp_path) == 0
+
+
+def test_a_cache_that_another_process_removes_first_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "lane_rows.py").touch()
+    gone = tmp_path / "lane_kernels.distances-1.nbi"
+    monkeypatch.setattr(type(tmp_path), "glob", lambda folder, pattern: [gone] if pattern == "*.nbi" else [])
+    assert lane_cache.discard_stale_caches(tmp_path, sources=tmp_path) == 0
+
+
+def test_every_kernel_looks_for_stale_caches_where_numba_keeps_them(monkeypatch):
+    """Note [Stale kernel caches]: with NUMBA_CACHE_DIR the caches do not lie beside the sources."""
+    looked_into = []
+    monkeypatch.setattr(lane_cache, "discard_stale_caches", lambda folder, sources: looked_into.append(folder))
+    kernel = lane_cache.njit_kernel()(problem)
+    assert [str(folder) for folder in looked_into] == [kernel.stats.cache_path]
 
 
 def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):

@@ -109,6 +109,19 @@ def test_sets_of_sequences_of_any_kind(impl: str):
     torch.testing.assert_close(strided, pairwise_distances(a, b, impl=impl))
 
 
+@pytest.mark.parametrize("impl", IMPLS)
+def test_autocast_changes_nothing(impl: str):
+    a, b = torch.randn(2, 3, 8), torch.randn(3, 4, 8)
+    expected = pairwise_distances(a, b, impl=impl)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(pairwise_distances(a, b, impl=impl), expected)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_units_without_numbers_are_similar_to_nothing(impl: str):
+    assert pairwise_distances(torch.empty(1, 2, 0), torch.empty(2, 3, 0), impl=impl).tolist() == [[3.0, 3.0]]
+
+
 def test_the_result_is_detached():
     a = torch.randn(2, 3, 5, requires_grad=True)
     assert not pairwise_distances(a, a).requires_grad
@@ -131,7 +144,9 @@ A, B = torch.randn(2, 3, 5), torch.randn(4, 6, 5)
         ({"measure": "cap_avg", "gamma": 0.1}, ValueError, "measure 'cap_avg' knows no gamma"),
         ({"both_ways": True}, ValueError, "both_ways belongs to the measure 'otam'"),
         ({"similarity": "l2"}, ValueError, "similarity must be one of cosine, dot, got 'l2'"),
-        ({"eps": -1.0}, ValueError, "eps must be >= 0, got -1.0"),
+        ({"eps": -1.0}, ValueError, "eps must be finite and >= 0, got -1.0"),
+        ({"eps": math.nan}, ValueError, "eps must be finite and >= 0, got nan"),
+        ({"b": B.numpy()}, TypeError, "b must be a tensor, got ndarray: use torch.as_tensor"),
         ({"gamma": -1.0}, ValueError, "gamma must be finite and >= 0"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,

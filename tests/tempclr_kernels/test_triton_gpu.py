@@ -174,7 +174,7 @@ def test_nan_and_forbidden_cells(measure: str, gamma: float) -> None:
 def test_cuda_tensors_run_on_triton() -> None:
     cost = torch.rand(5, 6, 7, generator=torch.Generator().manual_seed(2))
     assert choose_implementation(None, torch.device("cuda", 0)) == "triton"
-    wavefront.check_available(cost.cuda())
+    wavefront.check_available(torch.device("cuda", 0))
     assert torch.equal(dtw(cost.cuda(), gamma=0.1), dtw(cost.cuda(), gamma=0.1, impl="triton"))
     torch.testing.assert_close(alignment(cost.cuda()).cpu(), alignment(cost, impl="numba"))
 
