@@ -1,0 +1,32 @@
+"""Every example runs as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def run(path: Path, *words: str) -> str:
+    folders = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "hub")]
+    code = (
+        f"import runpy, sys; sys.path[:0] = {folders}\n"
+        "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path), *words], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_it_runs(path: Path, tmp_path: Path):
+    said = run(path, str(tmp_path))
+    if path.stem == "plain_trainer":
+        told, shuffled = map(float, re.findall(r": (\d+\.\d+)", said.splitlines()[-1]))
+        assert told < shuffled
