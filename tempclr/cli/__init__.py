@@ -10,7 +10,11 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from tempclr.errors import InputError
 
 COMMANDS = {
     "demo": "the main job, end to end, on videos it makes itself",
@@ -21,31 +25,67 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the usage in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for a mistake in the input (told in one line) or 130 when interrupted."""
     words = list(sys.argv[1:] if words is None else words)
-    parser = argparse.ArgumentParser(prog="tempclr", description="Temporal alignment learning for long videos.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, help_line in COMMANDS.items():
-        commands.add_parser(name, help=help_line, add_help=False)
-    chosen, _ = parser.parse_known_args(words[:1])
+    speaker = "tempclr"
     try:
-        return _run(chosen.command, words[1:])
+        command = _chosen(words)
+        speaker = f"tempclr {command}"
+        return _run(command, words[1:])
     except KeyboardInterrupt:
         print("tempclr: interrupted", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("TEMPCLR_DEBUG") == "1":
             raise
-        print(f"tempclr {chosen.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{speaker}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+
+
+def _chosen(words: list[str]) -> str:
+    from tempclr import __version__
+
+    parser = _Parser(prog="tempclr", description="Temporal alignment learning for long videos.")
+    parser.add_argument("--version", action="version", version=f"tempclr {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, help_line in COMMANDS.items():
+        commands.add_parser(name, help=help_line, add_help=False)
+    return parser.parse_known_args(words[:1])[0].command
 
 
 def _run(command: str, words: list[str]) -> int:
     module = importlib.import_module(f"tempclr.cli.{command}")
     if hasattr(module, "run_words"):
-        return module.run_words(words) or 0
-    parser = argparse.ArgumentParser(prog=f"tempclr {command}", description=module.__doc__)
+        with _without_loading_bars():
+            return module.run_words(words) or 0
+    parser = _Parser(prog=f"tempclr {command}", description=module.__doc__)
     parser.add_argument("--seed", type=int, default=0, help="seed of every random choice (default 0)")
     module.add_arguments(parser)
-    return module.run(parser.parse_args(words)) or 0
+    arguments = parser.parse_args(words)
+    with _without_loading_bars():
+        return module.run(arguments) or 0
+
+
+@contextmanager
+def _without_loading_bars() -> Iterator[None]:
+    """No bars of transformers for reading and writing weights; those of downloads stay as they are."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
+
+    were_shown, downloads_shown = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    if downloads_shown:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        if were_shown:
+            logging.enable_progress_bar()

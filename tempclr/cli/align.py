@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-HELP = "find each sentence in one video"
 MEASURES = ("dtw", "otam", "localize")
 
 
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from tempclr.cli.evaluate import load_model
-    from tempclr.data.files import atomic_path
+    from tempclr.data.files import atomic_path, check_output_file
     from tempclr.errors import InputError
     from tempclr.evaluation.report import markdown_table
 
@@ -35,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         wanted = getattr(arguments, option)
         if wanted is not None and wanted.suffix != suffix:
             raise InputError(f"--{option} takes a {suffix} file, got {wanted}")
+        if wanted is not None:
+            check_output_file(wanted)
     sentences = read_sentences(arguments.sentences)
     if not arguments.video.is_file():
         raise InputError("no such video file", file=arguments.video)

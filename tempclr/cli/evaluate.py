@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HELP = "retrieval, localization and matching"
 TASKS = ("retrieval", "localization", "matching")
 
 
@@ -35,21 +35,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from tempclr.data.files import check_output_file
     from tempclr.data.rows import check_recipe, dataset_recipe, load_rows, read_paragraphs
     from tempclr.errors import InputError
     from tempclr.evaluation.report import write_results
+    from tempclr.recipes.model_folders import read_config
 
     if arguments.output.suffix != ".json":
         raise InputError(f"--output takes a .json file, got {arguments.output}")
+    check_output_file(arguments.output)
     # Loading the model comes last, so that mistakes are told at once.
-    config = load_config(arguments.model)
+    config = read_config(arguments.model)
     check_recipe(
         config.video_config.feature_recipe,
         dataset_recipe(arguments.dataset),
         what=f"model {arguments.model!r} and dataset {arguments.dataset!r}",
     )
-    rows = load_rows(arguments.dataset, split=arguments.split)
-    paragraphs, left_out = read_paragraphs(rows, source=arguments.dataset, skip_bad_rows=arguments.skip_bad_rows)
+    rows = load_rows(arguments.dataset, split=arguments.split, skip_bad_rows=arguments.skip_bad_rows)
+    paragraphs, left_out = read_paragraphs(
+        rows,
+        source=arguments.dataset,
+        skip_bad_rows=arguments.skip_bad_rows,
+        check=_suits(arguments.task, config.video_config.feature_size),
+    )
     model = load_model(arguments.model, device=arguments.device)
     results, table = _evaluate(model, paragraphs, arguments)
     results["left_out"] = {"num_rows": len(left_out), "reasons": [_placeless(reason, arguments) for reason in left_out]}
@@ -57,37 +65,35 @@ def run(arguments: argparse.Namespace) -> int:
     print(table)
     for reason in left_out:
         print(f"left out: {reason}")
+    if left_out:
+        print(f"{len(paragraphs)} rows measured, {len(left_out)} left out")
     print(f"wrote {arguments.output}")
     return 0
 
 
-def load_config(source: str) -> Any:
-    """The model's configuration; a folder that holds no whole model is told in one line."""
-    from tempclr.errors import InputError
-    from tempclr.models.tempclr import TempCLRConfig
-
-    folder = Path(source)
-    if not folder.exists() and (folder.is_absolute() or source.startswith(".") or len(folder.parts) != 2):
-        raise InputError(f"no model folder {source}: give a folder that save_pretrained wrote, or a Hub id owner/name")
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError("no config.json here: give a folder that save_pretrained wrote", file=source)
-        if not any(folder.glob("*.safetensors")):
-            raise InputError(
-                "this model folder has no weights (*.safetensors): did its training end early?", file=source
-            )
-    return TempCLRConfig.from_pretrained(source)
-
-
 def load_model(source: str, *, device: str | None = None) -> Any:
-    """The model in evaluation mode, on ``device`` or CUDA where there is one; checks as :func:`load_config`."""
-    import torch
+    """The whole model in evaluation mode, on ``device`` or CUDA where there is one."""
+    from tempclr.data.extractor import pick_device
+    from tempclr.recipes.model_folders import read_model
 
-    from tempclr.models.tempclr import TempCLRModel
+    chosen = pick_device(device)
+    return read_model(source).to(chosen)
 
-    config = load_config(source)
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return TempCLRModel.from_pretrained(source, config=config).to(chosen).eval()
+
+def _suits(task: str, feature_size: int) -> Callable[[Any], None]:
+    """What a paragraph must have, beyond being sound, to be measured."""
+    from tempclr.errors import InputError
+    from tempclr.evaluation.localization import features_and_rate
+
+    def check(paragraph: Any) -> None:
+        features, _ = features_and_rate(paragraph)
+        if features.shape[1] != feature_size:
+            raise InputError(f"width {features.shape[1]}, but the model takes {feature_size}", field="features")
+        if task == "localization" and len(features) < len(paragraph):
+            found = f"{len(paragraph)} sentences for {len(features)} features, localization needs one each"
+            raise InputError(f"{found}: extract more features a second or leave the row out", field="sentences")
+
+    return check
 
 
 def _placeless(reason: str, arguments: argparse.Namespace) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-HELP = "videos to one feature vector a second"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``tempclr extract``."""

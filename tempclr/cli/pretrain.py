@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-HELP = "train TempCLR on paragraphs and videos"
-
 
 @dataclass
 class DatasetArguments:
@@ -30,10 +28,11 @@ def run_words(words: Sequence[str]) -> int:
 
     data, model, loss, sampling, training = _parsed(list(words))
     recipe = _common_recipe(data)
-    train, left_out = _paragraphs(data.train_dataset, data.train_split, data)
+    one_width = _OneWidth()
+    train, left_out = _paragraphs(data.train_dataset, data.train_split, data, one_width)
     evaluation = None
     if data.eval_dataset is not None:
-        evaluation, more_left_out = _paragraphs(data.eval_dataset, data.eval_split, data)
+        evaluation, more_left_out = _paragraphs(data.eval_dataset, data.eval_split, data, one_width)
         left_out += more_left_out
     trainer = pretrain(
         train,
@@ -47,6 +46,8 @@ def run_words(words: Sequence[str]) -> int:
     if trainer.is_world_process_zero():
         for reason in left_out:
             print(f"left out: {reason}")
+        if left_out:
+            print(f"{len(left_out)} rows left out")
         print(f"saved the model of step {trainer.state.global_step} in {training.output_dir}")
     return 0
 
@@ -78,7 +79,26 @@ def _common_recipe(data: DatasetArguments) -> dict[str, Any] | None:
     return recipe
 
 
-def _paragraphs(source: str, split: str | None, data: DatasetArguments) -> tuple[Any, list[str]]:
+class _OneWidth:
+    """Refuses paragraphs without features, or with features of another width than the first one's."""
+
+    def __init__(self) -> None:
+        self.width: int | None = None
+
+    def __call__(self, paragraph: Any) -> None:
+        from tempclr.errors import InputError
+
+        if paragraph.features is None:
+            message = f"video {paragraph.video_id!r} has no features: make them with 'tempclr extract'"
+            raise InputError(message, field="features")
+        width = paragraph.features.shape[1]
+        self.width = self.width or width
+        if width != self.width:
+            raise InputError(f"width {width}, but the rows before have {self.width}: all need one", field="features")
+
+
+def _paragraphs(source: str, split: str | None, data: DatasetArguments, check: _OneWidth) -> tuple[Any, list[str]]:
     from tempclr.data.rows import load_rows, read_paragraphs
 
-    return read_paragraphs(load_rows(source, split=split), source=source, skip_bad_rows=data.skip_bad_rows)
+    rows = load_rows(source, split=split, skip_bad_rows=data.skip_bad_rows)
+    return read_paragraphs(rows, source=source, skip_bad_rows=data.skip_bad_rows, check=check)

@@ -146,7 +146,7 @@ class FeatureExtractor:
         asked = {"backbone_sha256": recipe.backbone_sha256, "pooling": recipe.pooling}
         check_recipe(asked, loaded, what=f"the wanted and the loaded backbone {recipe.backbone!r}")
         self.recipe, self.batch_size, self.num_features = recipe, batch_size, backbone.num_features
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = pick_device(device)
         self._module = backbone.module.to(self.device)
         self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         scale = torch.tensor([recipe.mean, recipe.std], device=self.device).view(2, 1, 3, 1, 1) * 255
@@ -207,6 +207,23 @@ class FeatureExtractor:
         pixels = (pixels - self._mean) / self._std
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             return self._module(pixels).float().cpu()
+
+
+def pick_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name; None is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: this machine has no such device.
+
+    >>> pick_device("cpu")
+    device(type='cpu')
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch's, by the kind of device
+        raise InputError(f"no device {str(name)!r} here: give 'cpu', or 'cuda' on a GPU", field="device") from error
+    return device
 
 
 def _sampled(frames: np.ndarray, rate: float | None, wanted_rate: float) -> Iterator[np.ndarray]:

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from tempclr.data.backbones import EFFICIENTNET_LITE0, load_backbone
 from tempclr.data.extractor import FeatureExtractor, FeatureRecipe
-from tempclr.data.files import atomic_path
+from tempclr.data.files import atomic_path, check_output_folder
 from tempclr.data.prefetch import Prefetched
-from tempclr.data.row_files import load_rows, row_source, split_names
+from tempclr.data.row_files import FAULT, load_rows, row_source, split_names
 from tempclr.data.rows import RECIPE_FILE, Paragraph, check_recipe, dataset_recipe, read_paragraph
 from tempclr.errors import InputError
 
@@ -124,6 +124,7 @@ def extract_features(
     if num_workers is not None and num_workers < 1:
         raise InputError(f"num_workers must be at least 1, got {num_workers}")
     output = Path(output_dir)
+    check_output_folder(output)
     splits, faults = _find_rows(Path(videos), split, output, skip_bad_rows)
     encoder = load_backbone(backbone, image_size=image_size)
     recipe = FeatureRecipe.of(
@@ -135,7 +136,7 @@ def extract_features(
     _claim(output, recipe)
     extractor = FeatureExtractor(recipe, device=device, batch_size=batch_size, backbone=encoder)
     rows = [row for split_rows in splits.values() for row in split_rows]
-    videos_of = _by_video(rows)
+    videos_of = _by_video(rows, skip_bad_rows)
     todo = [group for group in videos_of if not _is_done(group[0], output, dtype)]
     settings = _RunSettings(num_workers or _num_cores(extractor.device.type), skip_bad_rows, show_progress_bar)
     _encode_all(todo, extractor, output, dtype, settings)
@@ -166,7 +167,7 @@ def _find_rows(
     splits: dict[str, list[_Row]] = {}
     faults: list[InputError] = []
     for name in names:
-        dataset = load_rows(source, split=name)
+        dataset = load_rows(source, split=name, skip_bad_rows=skip_bad_rows)
         stem = name or (source.stem if source.is_file() else str(dataset.split or "rows"))
         splits[stem] = list(_dataset_rows(dataset, row_source(source, dataset), faults, skip_bad_rows))
     return splits, faults
@@ -184,7 +185,7 @@ def _dataset_rows(dataset: Any, source: str, faults: list[InputError], skip_bad_
     tables = dataset.remove_columns(dropped).with_format("arrow").iter(batch_size=256)
     for index, values in enumerate(row for table in tables for row in table.to_pylist()):
         try:
-            if values.get("video") is None:
+            if values.get("video") is None and values.get(FAULT) is None:
                 raise InputError("missing: features are made from the video", file=source, row=index, field="video")
             paragraph = read_paragraph(values, source=source, index=index)
             _check_id(paragraph.video_id, source, index)
@@ -201,13 +202,17 @@ def _check_id(video_id: str, source: str, index: int) -> None:
         raise InputError(message, file=source, row=index, field="video_id")
 
 
-def _by_video(rows: Iterable[_Row]) -> list[list[_Row]]:
+def _by_video(rows: Iterable[_Row], skip_bad_rows: bool) -> list[list[_Row]]:
     """Rows grouped by video, in order: two paragraphs of one video share its features."""
     groups: dict[str, list[_Row]] = {}
     for row in rows:
         group = groups.setdefault(row.video_id, [])
         if group and group[0].video.resolve() != row.video.resolve():
-            raise row.blame(InputError(f"{row.video_id!r} also names the video {group[0].video}", field="video_id"))
+            message = f"{row.video_id!r} also names the video {group[0].video}"
+            row.fault = row.blame(InputError(message, field="video_id"))
+            if not skip_bad_rows:
+                raise row.fault
+            continue
         group.append(row)
     return list(groups.values())
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
+from tempclr.errors import InputError
+
 
 @contextmanager
 def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
@@ -31,3 +33,28 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output_file(path: str | PathLike[str]) -> None:
+    """Refuse, before the work begins, a file that could not be written when it is done.
+
+    Raises:
+        InputError: ``path`` is a folder, or its folder cannot be made or written to.
+
+    >>> check_output_file(".")
+    Traceback (most recent call last):
+    tempclr.errors.InputError: .: is a folder, expected the name of a file to write
+    """
+    if Path(path).is_dir():
+        raise InputError("is a folder, expected the name of a file to write", file=path)
+    check_output_folder(Path(path).parent)
+
+
+def check_output_folder(path: str | PathLike[str]) -> None:
+    """The same for a folder that may not be there yet."""
+    wanted = Path(path).absolute()
+    nearest = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise InputError("is a file, expected a folder to write into", file=nearest)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError("no permission to write into this folder; choose another", file=nearest)

@@ -17,10 +17,11 @@ ROW_SUFFIXES = (".parquet", ".jsonl", ".json")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Files that lie beside the rows without being rows.
+FAULT = "__fault__"  # column of what is wrong with a row that could not be read, where such rows are to be skipped
 _NOT_ROWS = {"feature_recipe.json", "features.jsonl", "dataset_info.json", "dataset_dict.json", "state.json"}
 
 
-def load_rows(source: str | PathLike[str], *, split: str | None = None) -> Any:
+def load_rows(source: str | PathLike[str], *, split: str | None = None, skip_bad_rows: bool = False) -> Any:
     """Load dataset rows; what is in them is checked by ``read_paragraphs``.
 
     Args:
@@ -28,6 +29,8 @@ def load_rows(source: str | PathLike[str], *, split: str | None = None) -> Any:
             ``<split>.parquet``, ``<split>.jsonl`` or ``<split>.json`` files (also in ``data/``, also in shards named
             ``-00000-of-00002``), one such file, or the id of a Hub dataset.
         split: which split; needed where there are several. Of one file with a ``split`` column: the rows of that split.
+        skip_bad_rows: keep the place of rows of a JSON file that cannot be read or typed, for ``read_paragraphs`` to
+            leave out and list; otherwise the first one is an error.
 
     Returns:
         a ``datasets.Dataset``.
@@ -39,9 +42,9 @@ def load_rows(source: str | PathLike[str], *, split: str | None = None) -> Any:
     """
     path = Path(source)
     if path.is_dir():
-        dataset = _from_folder(path, split)
+        dataset = _from_folder(path, split, skip_bad_rows)
     elif path.is_file():
-        dataset = _of_split(_from_files([path]), split, path)
+        dataset = _of_split(_from_files([path], skip_bad_rows=skip_bad_rows), split, path)
     elif _HUB_ID.fullmatch(str(source)) and path.suffix not in ROW_SUFFIXES:
         dataset = _from_hub(str(source), split)
     else:
@@ -69,10 +72,17 @@ def split_names(source: str | PathLike[str]) -> list[str]:
     """
     path = Path(source)
     if (path / "dataset_dict.json").is_file():
-        return list(json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"])
+        return _saved_splits(path / "dataset_dict.json")
     if path.is_dir() and not (path / "state.json").is_file():
         return list(data_files(path))
     return []
+
+
+def _saved_splits(file: Path) -> list[str]:
+    try:
+        return [str(name) for name in json.loads(file.read_text(encoding="utf-8"))["splits"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"does not list the splits of a saved dataset: {error!r}", file=file) from error
 
 
 def row_source(source: str | PathLike[str], dataset: Any) -> str:
@@ -89,7 +99,7 @@ def row_source(source: str | PathLike[str], dataset: Any) -> str:
     return str(source)
 
 
-def _from_folder(folder: Path, split: str | None) -> Any:
+def _from_folder(folder: Path, split: str | None, skip_bad_rows: bool) -> Any:
     names = split_names(folder)
     if (folder / "state.json").is_file():
         return _of_split(_from_disk(folder), split, folder)
@@ -100,9 +110,10 @@ def _from_folder(folder: Path, split: str | None) -> Any:
     if (folder / "dataset_dict.json").is_file():
         return _from_disk(folder / _chosen(names, split, folder))
     if len(names) == 1 and split is not None:
-        return _of_split(_from_files(data_files(folder)[names[0]], split=names[0]), split, folder)
+        rows = _from_files(data_files(folder)[names[0]], split=names[0], skip_bad_rows=skip_bad_rows)
+        return _of_split(rows, split, folder)
     name = _chosen(names, split, folder)
-    return _from_files(data_files(folder)[name], split=name)
+    return _from_files(data_files(folder)[name], split=name, skip_bad_rows=skip_bad_rows)
 
 
 def _chosen(names: Sequence[str], split: str | None, source: Any) -> str:
@@ -118,11 +129,12 @@ def _of_split(dataset: Any, split: str | None, source: Any) -> Any:
         return dataset
     if "split" not in dataset.column_names:
         raise InputError(f"has no split {split!r}: it is one file without a split column", file=source, field="split")
-    chosen = np.flatnonzero(np.array([name == split for name in dataset["split"]]))
-    if not len(chosen):
+    of_split = np.array([name == split for name in dataset["split"]])
+    unreadable = [fault is not None for fault in dataset[FAULT]] if FAULT in dataset.column_names else False
+    if not of_split.any():
         names = sorted({str(name) for name in dataset["split"]})
         raise InputError(f"has no rows of split {split!r}, only {', '.join(names)}", file=source, field="split")
-    return dataset.select(chosen)
+    return dataset.select(np.flatnonzero(of_split | unreadable))
 
 
 def _from_disk(folder: Path) -> Any:
@@ -147,11 +159,11 @@ def _from_hub(name: str, split: str | None) -> Any:
     return loaded if split is not None else loaded[_chosen(list(loaded), None, name)]
 
 
-def _from_files(files: Sequence[Path], *, split: str | None = None) -> Any:
+def _from_files(files: Sequence[Path], *, split: str | None = None, skip_bad_rows: bool = False) -> Any:
     import datasets
 
     named_split = datasets.NamedSplit(split) if split is not None and re.fullmatch(r"\w+(\.\w+)*", split) else None
-    tables = [_read_parquet(file) if file.suffix == ".parquet" else _read_json(file) for file in files]
+    tables = [_read_parquet(file) if file.suffix == ".parquet" else _read_json(file, skip_bad_rows) for file in files]
     parts = [datasets.Dataset(table, split=named_split) for table in tables]
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts, split=named_split)
 
@@ -167,21 +179,38 @@ def _read_parquet(file: Path) -> Any:
         raise InputError(f"not a Parquet file: {error}", file=file) from error
 
 
-def _read_json(file: Path) -> Any:
+class _Faults:
+    """What is wrong with single rows of a file: raised at once, or kept for their place."""
+
+    def __init__(self, file: Path, *, keep: bool) -> None:
+        self.file, self.keep = file, keep
+        self.kept: dict[int, str] = {}
+
+    def add(self, message: str, *, row: int, field: str | None = None) -> None:
+        if not self.keep:
+            raise InputError(message, file=self.file, row=row, field=field)
+        self.kept.setdefault(row, json.dumps([field, message]))
+
+
+def _read_json(file: Path, skip_bad_rows: bool) -> Any:
     """JSON lines, or one JSON list of rows, typed column by column so that a wrong value can be named."""
     import pyarrow
     from datasets.table import InMemoryTable
 
     if file.suffix not in ROW_SUFFIXES:
         raise InputError(f"expected a {', '.join(ROW_SUFFIXES)} file, found {file.suffix or file.name!r}", file=file)
-    rows = _json_rows(file)
+    faults = _Faults(file, keep=skip_bad_rows)
+    rows = _json_rows(file, faults)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return InMemoryTable(pyarrow.table({name: _column(name, rows, file) for name in names}))
+    columns = {name: _column(name, rows, faults) for name in names}
+    if skip_bad_rows:
+        columns[FAULT] = pyarrow.array([faults.kept.get(index) for index in range(len(rows))], pyarrow.string())
+    return InMemoryTable(pyarrow.table(columns))
 
 
-def _json_rows(file: Path) -> list[dict[str, Any]]:
+def _json_rows(file: Path, faults: _Faults) -> list[dict[str, Any]]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"not JSON text: {error}", file=file) from error
     if text.lstrip().startswith("["):
@@ -191,47 +220,84 @@ def _json_rows(file: Path) -> list[dict[str, Any]]:
             raise InputError(f"not JSON: {error}", file=file) from error
     else:
         lines = [line for line in text.splitlines() if line.strip()]
-        rows = [_json_line(line, index, file) for index, line in enumerate(lines)]
+        rows = [_json_line(line, index, faults) for index, line in enumerate(lines)]
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise InputError(f"expected an object with named fields, found {str(row)[:40]!r}", file=file, row=index)
-        if isinstance(row.get("features"), list):  # an array at once: a list of lists takes ten times the memory
+            faults.add(f"expected an object with named fields, found {str(row)[:40]!r}", row=index)
+            rows[index] = {}
+        elif isinstance(row.get("features"), list):  # an array at once: a list of lists takes ten times the memory
             row["features"] = _compact(row["features"])
     return rows
 
 
-def _json_line(line: str, index: int, file: Path) -> Any:
+def _json_line(line: str, index: int, faults: _Faults) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise InputError(f"not JSON: {error}", file=file, row=index) from error
+        faults.add(f"not JSON: {error}", row=index)
+        return {}
 
 
 def _compact(features: list[Any]) -> Any:
     try:
-        return list(np.array(features, dtype=np.float32))
+        array = np.array(features, dtype=np.float32)
     except (ValueError, TypeError):
         return features
+    return list(array) if array.ndim == 2 else features
 
 
-def _column(name: str, rows: list[dict[str, Any]], file: Path) -> Any:
+_TEXTS = ("video_id", "features_path", "video", "task", "label", "split")
+_LISTS = {"sentences": "a list of texts", "starts": "a list of numbers", "ends": "a list of numbers"}
+_EXPECTED = {
+    **dict.fromkeys(_TEXTS, "a text"),
+    **_LISTS,
+    "features": "(T, D) numbers, a list of lists",
+    "features_per_second": "a number",
+}
+
+
+def _column(name: str, rows: list[dict[str, Any]], faults: _Faults) -> Any:
+    import pyarrow
+
+    values, kind = [row.get(name) for row in rows], _arrow_type(name)
+    # Arrow would take a text for the list of its letters, and true for 1.
+    wrong = [index for index, value in enumerate(values) if name in _LISTS and not _is_plain_list(value)]
+    try:
+        if not wrong:
+            return pyarrow.array(values, type=kind)
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        wrong = [index for index, value in enumerate(values) if not _fits(value, kind)]
+        if not wrong:
+            raise InputError(f"the rows do not agree on a type: {error}", file=faults.file, field=name) from error
+    for index in wrong:
+        expected = _EXPECTED.get(name, "values of one type")
+        faults.add(f"expected {expected}, found {str(values[index])[:60]!r}", row=index, field=name)
+        values[index] = None
+    return _column(name, [{name: value} for value in values], faults)
+
+
+def _arrow_type(name: str) -> Any:
     import pyarrow
 
     types = {
-        **dict.fromkeys(("video_id", "features_path", "video", "task", "label", "split"), pyarrow.string()),
+        **dict.fromkeys(_TEXTS, pyarrow.string()),
         **dict.fromkeys(("starts", "ends"), pyarrow.list_(pyarrow.float64())),
         "sentences": pyarrow.list_(pyarrow.string()),
         "features": pyarrow.list_(pyarrow.list_(pyarrow.float32())),
         "features_per_second": pyarrow.float64(),
     }
-    values = [row.get(name) for row in rows]
+    return types.get(name)
+
+
+def _is_plain_list(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and not any(isinstance(entry, bool) for entry in value))
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    import pyarrow
+
     try:
-        return pyarrow.array(values, type=types.get(name))
-    except (pyarrow.ArrowException, TypeError, ValueError) as error:
-        for index, value in enumerate(values):
-            try:
-                pyarrow.array([value], type=types.get(name))
-            except (pyarrow.ArrowException, TypeError, ValueError):
-                expected = f"expected {types[name]}" if name in types else "no one type"
-                raise InputError(f"{expected}, found {str(value)[:60]!r}", file=file, row=index, field=name) from error
-        raise InputError(f"the rows do not agree on a type: {error}", file=file, field=name) from error
+        pyarrow.array([value], type=kind)
+    except (pyarrow.ArrowException, TypeError, ValueError):
+        return False
+    return True

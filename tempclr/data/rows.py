@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tempclr.data.row_files import ROW_SUFFIXES, load_rows, row_source
+from tempclr.data.row_files import FAULT, ROW_SUFFIXES, load_rows, row_source
 from tempclr.errors import InputError
 
 __all__ = [
@@ -135,21 +135,34 @@ def read_paragraph(row: Mapping[str, Any], *, source: str | PathLike[str], index
     tempclr.errors.InputError: rows.jsonl, row 3, field 'features_per_second': missing: features need their rate
     """
     try:
+        if row.get(FAULT) is not None:
+            field, message = json.loads(row[FAULT])
+            raise InputError(message, field=field)
         return Paragraph(**_fields(row, _base_folder(source)))
     except InputError as error:
-        message = str(error).removeprefix(f"field {error.field!r}: ")
-        raise InputError(message, file=source, row=index, field=error.field) from error.__cause__
+        raise _placed(error, source, index) from error.__cause__
+
+
+def _placed(error: InputError, source: str | PathLike[str], index: int) -> InputError:
+    message = str(error).removeprefix(f"field {error.field!r}: ")
+    return InputError(message, file=source, row=index, field=error.field)
 
 
 def read_paragraphs(
-    dataset: Any, *, source: str | PathLike[str], skip_bad_rows: bool = False
+    dataset: Any,
+    *,
+    source: str | PathLike[str],
+    skip_bad_rows: bool = False,
+    check: Callable[[Paragraph], None] | None = None,
 ) -> tuple[Paragraphs, list[str]]:
     """Check every row of a dataset and return its paragraphs, which are read again on demand.
 
     Args:
         dataset: what :func:`load_rows` returns, or a sequence of row mappings.
         source: the dataset's file or folder.
-        skip_bad_rows: leave bad rows out and list why, instead of stopping at the first.
+        skip_bad_rows: leave bad rows out and list why, instead of stopping at the first. To leave out also rows of a
+            JSON file that cannot be read at all, give it to :func:`load_rows` too.
+        check: raises an InputError for a paragraph that is sound but will not do; its row then counts as bad.
 
     Returns:
         ``(paragraphs, reasons)``: one line in ``reasons`` for each row left out.
@@ -167,7 +180,7 @@ def read_paragraphs(
     good, reasons = [], []
     for index in range(len(rows)):
         try:
-            read_paragraph(_row(rows, index), source=place, index=index)
+            _checked(read_paragraph(_row(rows, index), source=place, index=index), check, place, index)
             good.append(index)
         except InputError as error:
             if not skip_bad_rows:
@@ -176,6 +189,14 @@ def read_paragraphs(
     if not good:
         raise InputError(f"no good row; the first: {reasons[0]}" if reasons else "holds no rows", file=source)
     return Paragraphs(rows, source=place, indices=good), reasons
+
+
+def _checked(paragraph: Paragraph, check: Callable[[Paragraph], None] | None, source: str, index: int) -> None:
+    try:
+        if check is not None:
+            check(paragraph)
+    except InputError as error:
+        raise _placed(error, source, index) from error
 
 
 def dataset_recipe(dataset_dir: str | PathLike[str]) -> dict[str, Any] | None:
@@ -191,9 +212,12 @@ def dataset_recipe(dataset_dir: str | PathLike[str]) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        recipe = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not a feature recipe: {error}", file=file) from error
+    if not isinstance(recipe, dict):
+        raise InputError(f"not a feature recipe: expected named entries, found {_short(recipe)}", file=file)
+    return recipe
 
 
 def check_recipe(expected: Mapping[str, Any] | None, found: Mapping[str, Any] | None, *, what: str) -> None:
@@ -207,9 +231,11 @@ def check_recipe(expected: Mapping[str, Any] | None, found: Mapping[str, Any] | 
     Raises:
         InputError: showing both values of every entry that differs.
 
-    >>> check_recipe({"resize": 128}, {"resize": 224}, what="model and data")
+    >>> check_recipe({"resize": 128}, {"resize": 224}, what="model and data")  # doctest: +NORMALIZE_WHITESPACE
     Traceback (most recent call last):
-    tempclr.errors.InputError: feature recipes of model and data differ: expected {"resize": 128}, found {"resize": 224}
+    tempclr.errors.InputError: feature recipes of model and data differ: expected {"resize": 128}, found
+    {"resize": 224}; use
+    features made alike
     """
     if expected is None or found is None:
         if expected is not None or found is not None:
@@ -221,7 +247,7 @@ def check_recipe(expected: Mapping[str, Any] | None, found: Mapping[str, Any] | 
         differing = [key for key in differing if key != "backbone"]
     if differing:
         ours, theirs = (json.dumps({key: recipe.get(key) for key in differing}) for recipe in (one, other))
-        raise InputError(f"feature recipes of {what} differ: expected {ours}, found {theirs}")
+        raise InputError(f"feature recipes of {what} differ: expected {ours}, found {theirs}; use features made alike")
 
 
 def _check_text(value: Any, field: str) -> None:

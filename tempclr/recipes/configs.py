@@ -59,7 +59,13 @@ class SettingsParser(HfArgumentParser):
                 self.read(recipe_path(words[place + 1]))
             elif word.startswith("--config="):
                 self.read(recipe_path(word.removeprefix("--config=")))
-        *made, _ = self.parse_args_into_dataclasses(args=words, look_for_args_file=False)
+        *made, _, unknown = self.parse_args_into_dataclasses(
+            args=words, look_for_args_file=False, return_remaining_strings=True
+        )
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            raise InputError(f"unknown option {unknown[0]!r}{f'; did you mean {near[0]!r}?' if near else ''}")
         return tuple(made)
 
     def read(self, path: Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from tempclr.data.collation import ParagraphCollator
+from tempclr.data.files import check_output_folder
 from tempclr.data.rows import Paragraph, check_recipe
 from tempclr.data.sampling import SENTENCE_SAMPLINGS, ParagraphDataset
 from tempclr.data.tokenization import train_tokenizer
@@ -20,10 +21,12 @@ from tempclr.errors import InputError
 from tempclr.losses import LOSS_MEASURES
 from tempclr.models.tempclr import TempCLRConfig, TempCLRModel, TempCLRProcessor
 from tempclr.negatives import STRATEGIES
+from tempclr.recipes.model_folders import read_model
 from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
 
 __all__ = ["LossArguments", "ModelArguments", "SamplingArguments", "build_model", "pretrain"]
 
+STATE_FILE = "trainer_state.json"  # the last file of a checkpoint to be written: with it, the checkpoint is whole
 _log = logging.getLogger(__name__)
 
 
@@ -122,6 +125,7 @@ def pretrain(
     """
     model_arguments = model_arguments or ModelArguments()
     loss_arguments, sampling = loss_arguments or LossArguments(), sampling_arguments or SamplingArguments()
+    check_output_folder(training_arguments.output_dir)
     checkpoint = _checkpoint(training_arguments)
     feature_size, sentences = _look_through(train_paragraphs)
     # Before the model, so that runs which differ in their loss alone start from the same weights.
@@ -151,7 +155,11 @@ def pretrain(
         evaluator=evaluator,
         callbacks=list(callbacks),
     )
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    except BaseException:  # Ctrl-C too
+        _drop_half_written(trainer)
+        raise
     _save(trainer)
     trainer.save_metrics("train", result.metrics, combined=False)
     if eval_paragraphs is not None:
@@ -197,10 +205,7 @@ def _existing_model(
     if sizes or model_arguments.model_config is not None:
         name = (sizes or ["model_config"])[0]
         raise InputError(f"the sizes of {start!r} are given by it: leave --{name} out", field=name)
-    try:
-        model = TempCLRModel.from_pretrained(start)
-    except OSError as error:
-        raise InputError(f"no TempCLR model can be read from {start!r}: {error}", field="init_from") from error
+    model = read_model(start, with_processor=False)
     expected = model.config.video_config.feature_size
     if expected != feature_size:
         raise InputError(
@@ -209,7 +214,7 @@ def _existing_model(
     check_recipe(model.config.video_config.feature_recipe, feature_recipe, what=f"{start!r} and the training dataset")
     if model_arguments.tokenizer is not None or model.processor is None:
         if model_arguments.tokenizer is None:
-            raise InputError(f"{start!r} has no processor: give a tokenizer by --tokenizer", field="tokenizer")
+            raise InputError(f"{start!r} has no tokenizer that can be read: give one by --tokenizer", field="tokenizer")
         tokenizer = _read_tokenizer(model_arguments.tokenizer)
         if len(tokenizer) > model.config.text_config.vocab_size:
             raise InputError(
@@ -245,7 +250,7 @@ def _config(model_arguments: ModelArguments, *, feature_size: int, vocab_size: i
     if model_arguments.model_config is not None:
         try:
             config = TempCLRConfig.from_pretrained(model_arguments.model_config).to_dict()
-        except OSError as error:
+        except (OSError, TypeError) as error:  # TypeError: JSON that is no object
             raise InputError(f"no configuration can be read: {error}", field="model_config") from error
     width, heads = model_arguments.hidden_size, model_arguments.num_attention_heads
     if width is not None and heads is None:
@@ -270,10 +275,12 @@ def _config(model_arguments: ModelArguments, *, feature_size: int, vocab_size: i
 
 
 def _processor(tokenizer: Any, model_arguments: ModelArguments, config: TempCLRConfig) -> TempCLRProcessor:
-    longest = config.text_config.max_position_embeddings
+    asked, longest = model_arguments.max_text_tokens, config.text_config.max_position_embeddings
+    if asked is not None and asked < 3:
+        raise InputError(f"max_text_tokens must be at least 3, [CLS] word [SEP], got {asked}", field="max_text_tokens")
     return TempCLRProcessor(
         tokenizer,
-        max_text_tokens=min(model_arguments.max_text_tokens or 63, longest),
+        max_text_tokens=min(63 if asked is None else asked, longest),
         max_num_features=config.video_config.max_num_features,
     )
 
@@ -319,22 +326,39 @@ def _checkpoint(training_arguments: TempCLRTrainingArguments) -> str | None:
         return None
     if given == "last":
         folder = Path(training_arguments.output_dir)
-        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        if last is None:
+        whole = [file.parent for file in folder.glob(f"checkpoint-*/{STATE_FILE}") if _step(file.parent) is not None]
+        if not whole:
             raise InputError(f"no checkpoint in {folder} to resume from", field="resume_from_checkpoint")
-        return last
+        return str(max(whole, key=lambda checkpoint: _step(checkpoint) or 0))
     if not Path(given).is_dir():
         raise InputError(f"no checkpoint folder {given!r}", field="resume_from_checkpoint")
+    if not Path(given, STATE_FILE).is_file():
+        raise InputError(f"{given!r} is no checkpoint: it has no {STATE_FILE}", field="resume_from_checkpoint")
     return given
+
+
+def _step(checkpoint: Path) -> int | None:
+    number = checkpoint.name.removeprefix("checkpoint-")
+    return int(number) if number.isdecimal() else None
+
+
+def _drop_half_written(trainer: TempCLRTrainer) -> None:
+    """Remove the checkpoint that was being written when training was interrupted."""
+    checkpoint = Path(trainer.args.output_dir, f"checkpoint-{trainer.state.global_step}")
+    if trainer.is_world_process_zero() and checkpoint.is_dir() and not (checkpoint / STATE_FILE).is_file():
+        shutil.rmtree(checkpoint)
 
 
 def _save(trainer: TempCLRTrainer) -> None:
     """Write model and processor, the weights last, each under its final name only when it is whole."""
     folder = Path(trainer.args.output_dir)
     staging = folder / ".saving"
-    trainer.save_model(str(staging), _internal_call=True)
-    if trainer.is_world_process_zero():
-        for path in sorted(staging.iterdir(), key=lambda path: path.suffix == ".safetensors"):
-            os.replace(path, folder / path.name)
-        staging.rmdir()
+    try:
+        trainer.save_model(str(staging), _internal_call=True)
+        if trainer.is_world_process_zero():
+            for path in sorted(staging.iterdir(), key=lambda path: path.suffix == ".safetensors"):
+                os.replace(path, folder / path.name)
+    finally:
+        if trainer.is_world_process_zero():
+            shutil.rmtree(staging, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

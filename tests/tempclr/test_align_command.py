@@ -34,7 +34,7 @@ def test_sentences_are_the_lines_that_are_not_empty(sentences):
         ({"sentences": "blank.txt"}, "blank.txt: expected one sentence a line, the file has none"),
         ({"sentences": "latin.txt"}, "latin.txt: expected UTF-8 text, got other bytes at position 3"),
         ({"model": "weightless"}, "weightless: this model folder has no weights"),
-        ({"model": "none/of/these"}, "no model folder"),
+        ({"model": "none/of/these"}, "none/of/these: no such model folder"),
         ({"plot": "picture.pdf"}, "--plot takes a .png file"),
         ({"json": "spans.yaml"}, "--json takes a .json file"),
     ],

@@ -267,7 +267,7 @@ def test_features_of_another_recipe_are_refused(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "/no/such/model"}, "no model folder /no/such/model"),
+        ({"model": "/no/such/model"}, "/no/such/model: no such model folder"),
         ({"model": "EMPTY"}, "no config.json here"),
         ({"model": "WEIGHTLESS"}, "this model folder has no weights"),
         ({"dataset": "/no/such/rows.jsonl"}, "/no/such/rows.jsonl"),

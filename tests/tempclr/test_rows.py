@@ -103,7 +103,7 @@ def test_a_field_of_the_wrong_kind_is_named(changes, field):
 
 def test_a_wrong_type_in_json_is_named(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", [good_row(), good_row(), good_row(starts="soon")])
-    with pytest.raises(InputError, match=r"rows.jsonl, row 2, field 'starts': expected list.*found 'soon'"):
+    with pytest.raises(InputError, match=r"rows.jsonl, row 2, field 'starts': expected a list.*found 'soon'"):
         load_rows(path)
     path = write_lines(tmp_path / "more.jsonl", [good_row(other=1), good_row(other="x")])
     with pytest.raises(InputError, match=r"more.jsonl, field 'other': the rows do not agree on a type"):
