@@ -35,11 +35,14 @@ def seeded():
     torch.manual_seed(0)
 
 
-TINY_DEMO = ["--num_train", "6", "--num_validation", "3", "--num_test", "4", "--num_epochs", "1", "--quiet"]
+@pytest.fixture(scope="session")
+def demo_words() -> list[str]:
+    """What makes ``tempclr demo`` a matter of seconds."""
+    return ["--num_train", "6", "--num_validation", "3", "--num_test", "4", "--num_epochs", "1", "--quiet"]
 
 
 @pytest.fixture(scope="session")
-def demo_dir(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def demo_dir(tmp_path_factory: pytest.TempPathFactory, worker_id: str, demo_words: list[str]) -> Path:
     """What ``tempclr demo`` leaves for a dozen videos, made once for all processes that run tests."""
     from tempclr.cli import main
 
@@ -47,5 +50,5 @@ def demo_dir(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     folder = shared / "demo_world" / "runs" / "demo"
     with FileLock(f"{shared / 'demo_world'}.lock"):
         if not (folder / "timings.json").exists():
-            assert main(["demo", "--output_dir", str(folder), *TINY_DEMO]) == 0
+            assert main(["demo", "--output_dir", str(folder), *demo_words]) == 0
     return folder

@@ -76,8 +76,6 @@ def test_the_reading_names_what_the_intervals_leave_out():
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_results(demo_dir: Path, tmp_path: Path):
-    from conftest import TINY_DEMO  # type: ignore[import-not-found]
-
-    assert main(["demo", "--output_dir", str(tmp_path), *TINY_DEMO]) == 0
+def test_the_same_seed_gives_the_same_results(demo_dir: Path, demo_words: list[str], tmp_path: Path):
+    assert main(["demo", "--output_dir", str(tmp_path), *demo_words]) == 0
     assert (tmp_path / "results.json").read_bytes() == (demo_dir / "results.json").read_bytes()
