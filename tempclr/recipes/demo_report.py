@@ -31,11 +31,11 @@ segment; costs are never negative and the diagonal is the shortest path, so this
 ### What the sequence loss changes
 
 R@1 of TempCLR minus that of the unit loss alone, in points, with the 95 % interval of a paired bootstrap over the test
-queries:
+queries (each interval for itself, not corrected for their number):
 
 {comparison}
 
-{reading} The sequence loss contrasts distances along ordered paths, which is what DTW and OTAM measure; Cap. Avg. looks
+In short: {reading} The sequence loss contrasts distances along ordered paths, which is what DTW and OTAM measure; Cap. Avg. looks
 at each sentence alone, and no order can help it. Tasks of the test set come in groups that share their actions and
 differ by one exchange of steps or one replaced step, so that the order decides between the last few candidates only.
 
@@ -120,18 +120,18 @@ def reading(differences: Sequence[Mapping[str, Any]]) -> str:
 
     >>> entry = {"minus": "unit loss", "measure": "dtw", "background": "kept", "difference": 0.1}
     >>> reading([{**entry, "low": -0.1, "high": 0.3}])
-    'All 1 intervals include 0: on so many queries no difference is shown.'
+    'all 1 intervals include 0: on so many queries no difference is shown.'
     """
     shown = [entry for entry in differences if entry["low"] > 0 or entry["high"] < 0]
     if not shown:
-        return f"All {len(differences)} intervals include 0: on so many queries no difference is shown."
+        return f"all {len(differences)} intervals include 0: on so many queries no difference is shown."
     told = "; ".join(
         f"{entry['measure']} against {entry['minus']}, background {entry['background']} "
         f"({100 * entry['difference']:+.1f})"
         for entry in shown
     )
     rest = len(differences) - len(shown)
-    return f"The interval leaves 0 out for {told}. The other {rest} include 0: there no difference is shown."
+    return f"the interval leaves 0 out for {told}; the other {rest} include 0, so no difference is shown there."
 
 
 def write_report(

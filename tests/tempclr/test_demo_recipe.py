@@ -70,8 +70,8 @@ def test_means_over_seeds_go_through_mappings():
 def test_the_reading_names_what_the_intervals_leave_out():
     entry = {"minus": "unit loss", "measure": "dtw", "background": "kept", "difference": 0.1}
     undecided, clear = {**entry, "low": -0.1, "high": 0.3}, {**entry, "measure": "otam", "low": 0.02, "high": 0.2}
-    assert reading([undecided, undecided]).startswith("All 2 intervals include 0")
-    assert reading([undecided, clear]).startswith("The interval leaves 0 out for otam against unit loss")
+    assert reading([undecided, undecided]).startswith("all 2 intervals include 0")
+    assert reading([undecided, clear]).startswith("the interval leaves 0 out for otam against unit loss")
     assert "dtw" not in reading([undecided, clear])
 
 
