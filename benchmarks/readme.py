@@ -47,8 +47,8 @@ def table() -> str:
         f"*kept*, then step recall\nand matched pairs ({machine['device']}, {machine['num_threads']} threads, "
         f"torch {machine['torch']}; {seconds:.0f} s in all).\n\n"
         f"{results_table({name: results['test'][name] for name in RUNS})}\n\n"
-        "R@1 of TempCLR minus that of the unit loss alone, in points, with 95 % intervals of a paired bootstrap over the "
-        "queries: "
+        "R@1 of TempCLR minus that of the unit loss alone, in points, with 95 % intervals of a paired bootstrap over "
+        "the queries: "
         f"{reading(results['test_differences'])}"
     )
 

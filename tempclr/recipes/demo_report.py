@@ -35,9 +35,11 @@ queries (each interval for itself, not corrected for their number):
 
 {comparison}
 
-In short: {reading} The sequence loss contrasts distances along ordered paths, which is what DTW and OTAM measure; Cap. Avg. looks
-at each sentence alone, and no order can help it. Tasks of the test set come in groups that share their actions and
-differ by one exchange of steps or one replaced step, so that the order decides between the last few candidates only.
+In short: {reading}
+
+The sequence loss contrasts distances along ordered paths, which is what DTW and OTAM measure; Cap. Avg. looks at each
+sentence alone, and no order can help it. Tasks of the test set come in groups that share their actions and differ by
+one exchange of steps or one replaced step, so that the order decides between the last few candidates only.
 
 ## Validation videos
 
