@@ -135,6 +135,7 @@ def test_features_of_two_widths_are_named(tokenizer):
 
 
 def test_a_processor_is_taken_by_its_tokenizer_and_ids_come_when_asked(tokenizer):
+    """Note [One way to make a batch]."""
     processor = TempCLRProcessor(tokenizer, max_text_tokens=4, max_num_features=1)
     collator = ParagraphCollator(processor, with_video_ids=True)
     batch = collator([paragraph("a"), paragraph("b")])

@@ -30,6 +30,7 @@ def test_loss_settings_are_keywords_of_the_loss():
 
 
 def test_round_trip(tmp_path):
+    """Note [Sub-configurations on two versions]."""
     recipe = {"backbone": "net", "features_per_second": 2.0}
     config = TempCLRConfig(
         text_config=TempCLRTextConfig(vocab_size=77),

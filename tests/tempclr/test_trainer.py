@@ -53,6 +53,7 @@ def history(trained, name):
 
 
 def test_both_parts_are_logged_and_add_up(tmp_path):
+    """Note [return_loss is set here]: the batch does not ask for a loss, the Trainer does."""
     trained = trainer(tmp_path, gradient_accumulation_steps=2)
     trained.train()
     losses, units, sequences = (history(trained, name) for name in ("loss", "unit_loss", "sequence_loss"))

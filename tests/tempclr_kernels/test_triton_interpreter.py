@@ -258,6 +258,9 @@ def rounding(case: Case, totals: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("case", "index", "speed"), FIRST)
 def test_value_and_gradient(case: Case, index: int, speed: str, results: Callable[[str], dict]) -> None:
+    """Notes [The border is data], [Soft minimum without inf - inf], [Seed of the flow], [Gradients are scattered, then
+    summed]: against cells one by one in float64.
+    """
     inputs = make_inputs(case, index)
     distance, grad_cost = (results(speed)[f"{speed}/{case}/{name}"] for name in ("distance", "grad_cost"))
     expected_grad = np.zeros(case.shape)
