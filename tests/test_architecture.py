@@ -27,6 +27,7 @@ LAYERS = {
     "plots": 3,
     "inference": 4,
     "evaluation": 5,
+    "benchmark": 5,
     "trainer": 5,
     "hub": 6,
     "recipes": 7,

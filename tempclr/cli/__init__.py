@@ -22,6 +22,7 @@ COMMANDS = {
     "pretrain": "train TempCLR on paragraphs and videos",
     "evaluate": "retrieval, localization and matching",
     "align": "find each sentence in one video",
+    "bench": "kernels against peers on this machine",
 }
 
 
