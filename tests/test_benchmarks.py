@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tempclr.benchmark import comparison
 from tempclr.benchmark.bars import bars
 from tempclr.benchmark.ours import OURS, YARDSTICKS, Implementation, Outcome, prepare_ours, prepare_reference
 from tempclr.benchmark.peers import PEERS, load
-from tempclr.benchmark.timing import git_revision, interleaved, num_threads, summary
+from tempclr.benchmark.timing import clock_for, git_revision, interleaved, num_threads, seconds_of, summary
 from tempclr.benchmark.workloads import NAMES, TASKS, WORKLOADS, make_case, select
 from tempclr.cli import main
 
@@ -104,6 +105,12 @@ def test_rounds_time_every_entry_and_summaries_scale():
     assert {key: len(value) for key, value in samples.items()} == {"a": 3, "b": 3}
     assert calls.count("a") == calls.count("b") > 3
     assert summary([1.0], scale=2.0) == {"median_ms": 2.0, "p20_ms": 2.0, "p80_ms": 2.0}
+
+
+def test_one_thread_is_not_charged_for_what_others_do():
+    """Note [The clock of one thread]."""
+    assert [clock_for(1), clock_for(2)] == ["processor", "wall"]
+    assert seconds_of(lambda: time.sleep(0.05), clock="processor") < 0.04 < seconds_of(lambda: time.sleep(0.05))
 
 
 def test_threads_are_set_and_given_back():

@@ -10,7 +10,7 @@ import torch
 from .bars import bars
 from .ours import OURS, YARDSTICKS, Implementation, Outcome, Run, prepare_reference
 from .peers import PEERS, load
-from .timing import interleaved, machine, num_threads, seconds_of, summary
+from .timing import clock_for, interleaved, machine, num_threads, seconds_of, summary
 from .workloads import GAMMA, Case, Task, Workload, make_case, select
 
 # A check in float32 of sums of a few dozen numbers below 1; a wrong recurrence is off by far more.
@@ -33,7 +33,8 @@ def compare(
 
     An implementation whose values or gradients differ from the float64 reference on a small case is not timed, and
     told as wrong. One that goes through pairs in a loop and would take more than a quarter of a second is timed on the
-    part that takes about that long; its times are scaled up and marked ``extrapolated``.
+    part that takes about that long; its times are scaled up and marked ``extrapolated``. Times are processor time on
+    one thread, else those of the wall clock.
 
     Args:
         names: of :data:`tempclr.benchmark.workloads.NAMES`.
@@ -67,7 +68,13 @@ def compare(
             measured[workload.name] = _measure(sized, present, num_rounds=num_rounds, seed=seed)
         return {
             "machine": machine() | {"peers": {peer.name: _peer_version(peer) for peer in present if peer.package}},
-            "settings": {"num_rounds": num_rounds, "gamma": GAMMA, "quick": quick, "seed": seed},
+            "settings": {
+                "num_rounds": num_rounds,
+                "clock": clock_for(threads),
+                "gamma": GAMMA,
+                "quick": quick,
+                "seed": seed,
+            },
             "skipped": skipped,
             "workloads": measured,
             "bars": [] if quick else bars(measured),
@@ -98,7 +105,7 @@ def _measure(workload: Workload, present: list[Implementation], *, num_rounds: i
             if (errors[key] or 0.0) > TOLERANCE:
                 wrong[": ".join(key)] = f"off by {errors[key]:.1e} from the reference, not timed"
                 del runs[key]
-    samples = interleaved(runs, num_rounds=num_rounds)
+    samples = interleaved(runs, num_rounds=num_rounds, clock=clock_for(torch.get_num_threads()))
     times: list[dict[str, Any]] = [
         {
             "task": key[0],
@@ -169,7 +176,11 @@ def table(results: dict[str, Any]) -> str:
         for name, workload in results["workloads"].items()
         for time in sorted(workload["times"], key=lambda time: (str(time["task"]), time["ratio"]))
     ]
-    lines = [markdown_table(["workload", "task", "implementation", "ms", "20–80 %", "of ours"], rows)]  # noqa: RUF001
+    where, settings = results["machine"], results["settings"]
+    versions = f"{where['cpu']}, torch {where['torch']}, numba {where['numba']}"
+    how = f"medians of {settings['num_rounds']} rounds of {settings['clock']} time, threads: {where['num_threads']}"
+    lines = [f"{versions}; {how}", ""]
+    lines += [markdown_table(["workload", "task", "implementation", "ms", "20–80 %", "of ours"], rows)]  # noqa: RUF001
     lines += [f"{name}: {reason}" for name, reason in results["skipped"].items()]
     lines += [f"{name}: {key}: {why}" for name, w in results["workloads"].items() for key, why in w["wrong"].items()]
     lines += [f"{'met' if bar['met'] else 'MISSED'}: {bar['bar']}: {bar['figure']:.3g}" for bar in results["bars"]]
