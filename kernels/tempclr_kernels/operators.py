@@ -1,4 +1,4 @@
-"""The operators ``tempclr::distance``, ``distance_vjp`` and ``distance_second``: what autograd and torch.compile see.
+"""The operators ``distance``, ``distance_vjp`` and ``distance_second``: what autograd and torch.compile see.
 
 Each is the derivative of the one before: ``alignment`` is ``distance_vjp`` of ones. ``distance_second`` has no
 derivative of its own. Shapes are the user's ``(..., n, m)``; implementations (``lanes.py``, ``wavefront.py``) get
@@ -18,6 +18,9 @@ from torch import Tensor
 from .checks import checked_lengths, checked_orders
 
 _MODULES = {"numba": "lanes", "triton": "wavefront", "reference": "reference"}
+# Note [Operator namespace]: torch keeps one operator of a name in a process. The namespace is the name this package was
+# imported by, so that a copy under another name, as the Hub loads kernels, stands beside the installed one.
+_NAMESPACE = __name__.rpartition(".")[0].replace(".", "_")
 _ARGUMENTS = (
     "Tensor cost, Tensor lengths, Tensor? row_orders, Tensor? column_orders, str measure, float gamma, str impl"
 )
@@ -41,7 +44,7 @@ def num_orders(row_orders: Tensor | None, column_orders: Tensor | None) -> int:
     return 1 if orders is None else orders.shape[-2]
 
 
-@torch.library.custom_op("tempclr::distance", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
+@torch.library.custom_op(f"{_NAMESPACE}::distance", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
 def distance(
     cost: Tensor,
     lengths: Tensor,
@@ -65,7 +68,7 @@ def distance(
 
 
 @torch.library.custom_op(
-    "tempclr::distance_vjp", mutates_args=(), schema=f"(Tensor grad_distance, {_ARGUMENTS}) -> Tensor"
+    f"{_NAMESPACE}::distance_vjp", mutates_args=(), schema=f"(Tensor grad_distance, {_ARGUMENTS}) -> Tensor"
 )
 def distance_vjp(
     grad_distance: Tensor,
@@ -87,7 +90,7 @@ def distance_vjp(
 
 
 @torch.library.custom_op(
-    "tempclr::distance_second",
+    f"{_NAMESPACE}::distance_second",
     mutates_args=(),
     schema=f"(Tensor tangent, Tensor grad_distance, {_ARGUMENTS}) -> (Tensor, Tensor)",
 )

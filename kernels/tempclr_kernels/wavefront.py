@@ -162,13 +162,13 @@ def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def _kernels() -> Any:
-    from tempclr_kernels import wavefront_kernels
+    from . import wavefront_kernels
 
     return wavefront_kernels
 
 
 def _tangent_kernels() -> Any:
-    from tempclr_kernels import wavefront_tangents
+    from . import wavefront_tangents
 
     return wavefront_tangents
 

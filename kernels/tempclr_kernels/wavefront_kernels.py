@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from tempclr_kernels.wavefront_primitives import (
+from .wavefront_primitives import (
     INFINITY,
     allowed_moves,
     load_cells,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from tempclr_kernels.wavefront_kernels import SIZES
-from tempclr_kernels.wavefront_primitives import (
+from .wavefront_kernels import SIZES
+from .wavefront_primitives import (
     INFINITY,
     allowed_moves,
     load_cells,
