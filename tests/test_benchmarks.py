@@ -14,7 +14,15 @@ import torch
 
 from tempclr.benchmark import comparison
 from tempclr.benchmark.bars import bars
-from tempclr.benchmark.ours import OURS, YARDSTICKS, Implementation, Outcome, prepare_ours, prepare_reference
+from tempclr.benchmark.ours import (
+    OURS,
+    YARDSTICKS,
+    Implementation,
+    Outcome,
+    expected_of,
+    prepare_ours,
+    prepare_reference,
+)
 from tempclr.benchmark.peers import PEERS, load
 from tempclr.benchmark.timing import clock_for, git_revision, interleaved, num_threads, seconds_of, summary
 from tempclr.benchmark.workloads import NAMES, TASKS, WORKLOADS, make_case, select
@@ -62,7 +70,8 @@ def test_an_installed_peer_agrees_with_the_reference(peer: Implementation):
         for task in workload.tasks:
             run = peer.prepare(case, task)
             if run is not None:
-                error = comparison.worst_error(run(), prepare_reference(case, task)())
+                expected = expected_of(peer, prepare_reference(case, task)(), case)
+                error = comparison.worst_error(run(), expected)
                 assert error < comparison.TOLERANCE, (str(workload), str(task))
 
 
@@ -97,6 +106,13 @@ def test_errors_are_seen():
     assert comparison.worst_error(Outcome(right.value, right.gradient * 2), right) == 1
     assert comparison.worst_error(Outcome(torch.tensor([1.0, float("nan")])), right) == float("inf")
     assert comparison.worst_error(Outcome(torch.ones(3)), right) == float("inf")
+
+
+def test_a_distance_per_step_is_the_distance_over_the_cells_of_its_path():
+    cost = torch.tensor([[[0.0, 1.0, 1.0], [1.0, 0.5, 1.0]]])
+    case = replace(make_case(WORKLOADS[0].small(count=1)), cost=cost)
+    expected = expected_of(replace(OURS, per_step=True), Outcome(torch.tensor([1.5])), case)
+    assert expected.value.tolist() == [0.5]
 
 
 def test_rounds_time_every_entry_and_summaries_scale():

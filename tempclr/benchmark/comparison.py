@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .bars import bars
-from .ours import OURS, YARDSTICKS, Implementation, Outcome, Run, prepare_reference
+from .ours import OURS, YARDSTICKS, Implementation, Outcome, Run, expected_of, prepare_reference
 from .peers import PEERS, load
 from .timing import clock_for, interleaved, machine, num_threads, seconds_of, summary
 from .workloads import GAMMA, Case, Task, Workload, make_case, select
@@ -88,13 +88,14 @@ def _measure(workload: Workload, present: list[Implementation], *, num_rounds: i
     errors: dict[tuple[str, str], float | None] = {}
     wrong: dict[str, str] = {}
     for task in workload.tasks:
-        expected = prepare_reference(small, task)()
+        reference = prepare_reference(small, task)()
         for implementation in present:
             key = (str(task), implementation.name)
             try:
                 checked = implementation.prepare(small, task)
                 if checked is None:
                     continue
+                expected = expected_of(implementation, reference, small)
                 errors[key] = worst_error(checked(), expected) if implementation.checked else None
                 runs[key], scales[key] = _sized(implementation, case, task)
             except Exception as error:  # somebody else's package may fail in any way; ours may not

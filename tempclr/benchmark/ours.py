@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tempclr_kernels import dtw, otam, pairwise_distances
+from tempclr_kernels import alignment, dtw, otam, pairwise_distances
 
 from .workloads import ALL_PAIRS, MATRICES, STEP, Case, Task
 
@@ -35,6 +35,7 @@ class Implementation:
         package: imported before anything else; None for what is always there.
         loops: takes one pair at a time, so a part of the pairs tells the time of all.
         checked: computes what the reference computes.
+        per_step: its distances are divided by the number of cells on the path.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Implementation:
     package: str | None = None
     loops: bool = False
     checked: bool = True
+    per_step: bool = False
 
 
 def prepare_ours(case: Case, task: Task, *, impl: str | None = None, measure: str | None = None) -> Run:
@@ -73,6 +75,14 @@ def prepare_reference(case: Case, task: Task) -> Run:
     """What every other implementation is compared with, in float64."""
     wide = Case(case.workload, case.cost.double(), case.a.double(), case.b.double(), case.orders)
     return prepare_ours(wide, task, impl="reference")
+
+
+def expected_of(implementation: Implementation, reference: Outcome, case: Case) -> Outcome:
+    """What an implementation that does as it says makes of a case whose reference is ``reference``."""
+    if not implementation.per_step:
+        return reference
+    path = alignment(case.cost.double(), measure=case.workload.measure, impl="reference")
+    return Outcome(reference.value / path.sum(dim=(1, 2)))
 
 
 def _step(case: Case, loss: Callable[[Tensor, Tensor], Tensor]) -> Run:

@@ -87,7 +87,6 @@ def _tslearn(case: Case, task: Task) -> Run | None:
     if not _takes_costs(case, task) or task == Task(soft=False, gradient=True):
         return None
     metrics = _module("tslearn.metrics")
-
     if not task.soft:
         return _one_by_one(lambda matrix: metrics.dtw_path_from_metric(matrix, metric="precomputed")[1], case)
     return of_costs(
@@ -99,7 +98,6 @@ def _tslearn(case: Case, task: Task) -> Run | None:
 
 def _tslearn_pairs(case: Case, task: Task) -> Run:
     metrics = _module("tslearn.metrics")
-
     a, b = case.a.double().numpy(), case.b.double().numpy()
     if task.soft:
         # Half the squared distance: half the soft-DTW of twice the costs at twice the gamma.
@@ -110,7 +108,7 @@ def _tslearn_pairs(case: Case, task: Task) -> Run:
 def _dtaidistance(case: Case, task: Task) -> Run | None:
     if case.workload.kind != ALL_PAIRS or task.soft:
         return None
-    dtw_ndim = _module("dtaidistance").dtw_ndim
+    dtw_ndim = _module("dtaidistance.dtw_ndim")
 
     a, b = list(case.a.double().numpy()), list(case.b.double().numpy())
     return lambda: Outcome(torch.tensor([[dtw_ndim.distance_fast(x, y) ** 2 / 2 for y in b] for x in a]))
@@ -148,7 +146,7 @@ def _dtw_python(case: Case, task: Task) -> Run | None:
 
 
 PEERS = (
-    Implementation("torchdtw", _torchdtw, package="torchdtw"),
+    Implementation("torchdtw", _torchdtw, package="torchdtw", per_step=True),
     Implementation("ddtw", _ddtw, package="ddtw"),
     Implementation("pysdtw", _pysdtw, package="pysdtw"),
     Implementation("tslearn", _tslearn, package="tslearn", loops=True),
