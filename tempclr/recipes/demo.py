@@ -6,7 +6,6 @@ products, as released, and over cosines with a temperature) and TempCLR (unit an
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from tempclr.errors import InputError
 
 RUNS: dict[str, dict[str, Any]] = {
     "unit loss, dot product": {"similarity": "dot", "unit_weight": 1.0, "sequence_weight": 0.0},
@@ -42,6 +43,11 @@ class DemoRun:
     show_progress_bar: bool = True
     timings: dict[str, float] = field(default_factory=dict, compare=False)
 
+    def __post_init__(self) -> None:
+        for name in ("num_train", "num_validation", "num_test", "num_training_seeds", "num_epochs", "num_workers"):
+            if getattr(self, name) < 1:
+                raise InputError(f"must be at least 1, got {getattr(self, name)}", field=name)
+
     def full(self) -> DemoRun:
         """The larger version: 260 videos at 30 frames a second, three training seeds."""
         return replace(
@@ -68,9 +74,11 @@ def run_demo(demo: DemoRun) -> dict[str, Any]:
     models below ``runs/`` and the TempCLR model of the first seed as ``model/``. Videos and features of an interrupted
     run are kept.
     """
+    from tempclr.data.files import check_output_folder
     from tempclr.data.rows import dataset_recipe, load_rows, read_paragraphs
     from tempclr.evaluation.report import write_results
 
+    check_output_folder(demo.output_dir)
     features_dir = make_features(demo)
     splits = {
         split: list(read_paragraphs(load_rows(features_dir, split=split), source=features_dir)[0])
@@ -105,7 +113,7 @@ def run_demo(demo: DemoRun) -> dict[str, Any]:
             model_dir=model_dir,
             hub=hub,
         )
-    (demo.output_dir / "timings.json").write_text(json.dumps(demo.timings, indent=2) + "\n", encoding="utf-8")
+    write_results(demo.output_dir / "timings.json", demo.timings)
     seconds = sum(demo.timings.values())
     print(f"{demo.output_dir / 'report.md'}: all of it took {seconds:.0f} s")
     return results

@@ -63,6 +63,19 @@ def test_the_model_folder_is_the_tempclr_run(demo_dir: Path):
     assert kept.keys() == trained.keys() and all(torch.equal(kept[name], trained[name]) for name in kept)
 
 
+@pytest.mark.parametrize("name", ["num_train", "num_validation", "num_test", "num_epochs", "num_workers"])
+def test_empty_runs_are_refused_before_any_work(name: str, tmp_path: Path, capsys):
+    assert main(["demo", "--output_dir", str(tmp_path), f"--{name}", "0"]) == 2
+    assert capsys.readouterr().err.splitlines() == [f"tempclr demo: error: field {name!r}: must be at least 1, got 0"]
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_output_must_be_a_folder(tmp_path: Path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["demo", "--output_dir", str(tmp_path / "file")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_means_over_seeds_go_through_mappings():
     assert _mean([{"a": 1.0, "b": {"name": "x"}}, {"a": 3.0, "b": {"name": "x"}}]) == {"a": 2.0, "b": {"name": "x"}}
 
