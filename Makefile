@@ -4,13 +4,22 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 WORKERS ?= 2
 INSTALLED = $(VENV)/.installed
+COMPAT ?= $(VENV)/oldest
+COMPAT_TESTS = tests/tempclr_kernels/test_triton_interpreter.py $(addprefix tests/tempclr/test_, \
+	configuration_tempclr.py modeling_tempclr.py processing_tempclr.py losses.py trainer.py)
 
-.PHONY: demo test test-all lint coverage clean
+.PHONY: demo test test-all compat lint coverage clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	touch $@
+
+$(COMPAT)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(COMPAT)
+	$(COMPAT)/bin/python -m pip install --quiet --upgrade pip -c constraints-oldest.txt
+	$(COMPAT)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[demo,dev]'
 	touch $@
 
 demo: $(INSTALLED)  ## the main job, end to end, on generated videos: runs/demo/report.md
@@ -21,6 +30,10 @@ test: $(INSTALLED)  ## every quick test, in parallel
 
 test-all: $(INSTALLED)  ## the slow tests too
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not gpu'
+
+compat: $(COMPAT)/.installed  ## the oldest versions we support, triton 3.6 among them, in an environment of their own
+	$(COMPAT)/bin/python -m pytest -q -n $(WORKERS) -m 'not gpu' tests/tempclr_kernels/test_triton_compile.py
+	$(COMPAT)/bin/python -m pytest -q -n $(WORKERS) $(COMPAT_TESTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
