@@ -118,7 +118,11 @@ def _from_folder(folder: Path, split: str | None, skip_bad_rows: bool) -> Any:
 
 def _chosen(names: Sequence[str], split: str | None, source: Any) -> str:
     if split is None and len(names) > 1:
-        raise InputError(f"holds the splits {', '.join(names)}; say which", file=source, field="split")
+        raise InputError(
+            f"holds the splits {', '.join(names)}; say which (--split, in pretrain --train_split or --eval_split)",
+            file=source,
+            field="split",
+        )
     if split is not None and split not in names:
         raise InputError(f"has no split {split!r}, only {', '.join(names)}", file=source, field="split")
     return split or names[0]

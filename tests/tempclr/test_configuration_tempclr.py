@@ -9,8 +9,8 @@ import pytest
 from transformers import AutoConfig
 
 import tempclr.models
-from tempclr import losses
-from tempclr.models.tempclr import TempCLRConfig, TempCLRTextConfig, TempCLRVideoConfig
+from tempclr import costs, losses, negatives
+from tempclr.models.tempclr import TempCLRConfig, TempCLRTextConfig, TempCLRVideoConfig, configuration_tempclr
 
 
 def test_defaults_are_the_released_geometry():
@@ -27,6 +27,13 @@ def test_loss_settings_are_keywords_of_the_loss():
     keywords = inspect.signature(losses.tempclr_loss).parameters
     assert set(settings) <= set(keywords)
     assert all(keywords[name].default == value for name, value in settings.items())
+
+
+def test_it_names_the_choices_that_the_loss_has():
+    """The file travels as remote code, so it repeats the names instead of importing them."""
+    assert configuration_tempclr.NEGATIVES == negatives.STRATEGIES
+    assert configuration_tempclr.LOSS_MEASURES == losses.LOSS_MEASURES
+    assert sorted(configuration_tempclr.SIMILARITIES) == sorted(costs.SIMILARITIES)
 
 
 def test_round_trip(tmp_path):
