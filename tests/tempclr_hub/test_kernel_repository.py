@@ -71,19 +71,7 @@ def drive(repository: Path, loader: str, impl: str) -> dict[str, Any]:
     return answer
 
 
-def has_kernels() -> bool:
-    """Whether PyPI's package is here: the folder of that name in our root is found too, and has no origin."""
-    spec = importlib.util.find_spec("kernels")
-    return spec is not None and spec.origin is not None
-
-
-LOADERS = [
-    "python",
-    pytest.param(
-        "kernels",
-        marks=pytest.mark.skipif(not has_kernels(), reason="the package kernels is not here: pip install kernels"),
-    ),
-]
+LOADERS = ["python", "kernels"]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +150,6 @@ def test_the_card_is_filled_in(repository: Path) -> None:
     assert "{{" not in card and "{{" in (repository / "CARD.md").read_text()
 
 
-@pytest.mark.skipif(not has_kernels(), reason="the package kernels is not here: pip install kernels")
 def test_kernels_accepts_the_build_file_and_the_digests(repository: Path) -> None:
     from kernels._rust import Build, Digest, Metadata
 
