@@ -251,7 +251,14 @@ def _compact(features: list[Any]) -> Any:
 
 
 _TEXTS = ("video_id", "features_path", "video", "task", "label", "split")
-_LISTS = {"sentences": "a list of texts", "starts": "a list of numbers", "ends": "a list of numbers"}
+_LISTS = {
+    "sentences": "a list of texts",
+    "starts": "a list of numbers",
+    "ends": "a list of numbers",
+    "steps": "a list of texts",
+    "step_indices": "a list of whole numbers",
+    "annotator_spans": "for each sentence a list of [start, end)",
+}
 _EXPECTED = {
     **dict.fromkeys(_TEXTS, "a text"),
     **_LISTS,
@@ -264,8 +271,8 @@ def _column(name: str, rows: list[dict[str, Any]], faults: _Faults) -> Any:
     import pyarrow
 
     values, kind = [row.get(name) for row in rows], _arrow_type(name)
-    # Arrow would take a text for the list of its letters, and true for 1.
-    wrong = [index for index, value in enumerate(values) if name in _LISTS and not _is_plain_list(value)]
+    # Arrow would take a text for the list of its letters, true for 1, and 1.5 for a whole number.
+    wrong = [index for index, value in enumerate(values) if name in _LISTS and not _is_plain_list(value, name)]
     try:
         if not wrong:
             return pyarrow.array(values, type=kind)
@@ -286,15 +293,18 @@ def _arrow_type(name: str) -> Any:
     types = {
         **dict.fromkeys(_TEXTS, pyarrow.string()),
         **dict.fromkeys(("starts", "ends"), pyarrow.list_(pyarrow.float64())),
-        "sentences": pyarrow.list_(pyarrow.string()),
+        **dict.fromkeys(("sentences", "steps"), pyarrow.list_(pyarrow.string())),
+        "step_indices": pyarrow.list_(pyarrow.int64()),
+        "annotator_spans": pyarrow.list_(pyarrow.list_(pyarrow.list_(pyarrow.float64()))),
         "features": pyarrow.list_(pyarrow.list_(pyarrow.float32())),
         "features_per_second": pyarrow.float64(),
     }
     return types.get(name)
 
 
-def _is_plain_list(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and not any(isinstance(entry, bool) for entry in value))
+def _is_plain_list(value: Any, name: str) -> bool:
+    refused = bool | float if name == "step_indices" else bool
+    return value is None or (isinstance(value, list) and not any(isinstance(entry, refused) for entry in value))
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -19,6 +18,19 @@ from typing import Any
 
 import numpy as np
 
+from tempclr.data.row_checks import (
+    Spans,
+    annotator_span_tuples,
+    check_order,
+    check_text,
+    ends_within,
+    feature_array,
+    positive_rate,
+    seconds_list,
+    sentence_list,
+    shortened,
+    step_tuples,
+)
 from tempclr.data.row_files import FAULT, ROW_SUFFIXES, load_rows, row_source
 from tempclr.errors import InputError
 
@@ -48,6 +60,11 @@ class Paragraph:
         features_per_second: required with features.
         video: path of the video file, or None.
         task, label, split: optional words of the corpus.
+        steps: all steps of the task in the task's order, whether or not this video shows them; None where a corpus
+            has no such list.
+        step_indices: which of ``steps`` each sentence is, counted from 0; required with ``steps``.
+        annotator_spans: for each sentence the ``[start, end)`` seconds that each annotator marked, as they stand in
+            the corpus (not cut to the features); None where there was one annotator.
 
     An end beyond the last feature is cut to it (annotations round up); a start beyond it is an error.
 
@@ -69,19 +86,28 @@ class Paragraph:
     task: str | None = None
     label: str | None = None
     split: str | None = None
+    steps: tuple[str, ...] | None = None
+    step_indices: tuple[int, ...] | None = None
+    annotator_spans: tuple[Spans, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check_text(self.video_id, "video_id")
+        check_text(self.video_id, "video_id")
         for field in ("video", "task", "label", "split"):
             if getattr(self, field) is not None:
-                _check_text(getattr(self, field), field)
-        self._set(sentences=_sentences(self.sentences))
-        self._set(starts=_seconds(self.starts, "starts", len(self.sentences)))
-        self._set(ends=_seconds(self.ends, "ends", len(self.sentences)))
-        _check_order(self.starts, self.ends)
+                check_text(getattr(self, field), field)
+        self._set(sentences=sentence_list(self.sentences))
+        self._set(starts=seconds_list(self.starts, "starts", len(self.sentences)))
+        self._set(ends=seconds_list(self.ends, "ends", len(self.sentences)))
+        check_order(self.starts, self.ends)
+        if self.steps is not None or self.step_indices is not None:
+            steps, step_indices = step_tuples(self.steps, self.step_indices, len(self))
+            self._set(steps=steps, step_indices=step_indices)
+        if self.annotator_spans is not None:
+            self._set(annotator_spans=annotator_span_tuples(self.annotator_spans, len(self)))
         if self.features is not None:
-            self._set(features=_feature_array(self.features), features_per_second=_rate(self.features_per_second))
-            self._set(ends=_ends_within(self.starts, self.ends, self.duration_seconds))
+            rate = positive_rate(self.features_per_second)
+            self._set(features=feature_array(self.features), features_per_second=rate)
+            self._set(ends=ends_within(self.starts, self.ends, self.duration_seconds))
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -216,7 +242,7 @@ def dataset_recipe(dataset_dir: str | PathLike[str]) -> dict[str, Any] | None:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not a feature recipe: {error}", file=file) from error
     if not isinstance(recipe, dict):
-        raise InputError(f"not a feature recipe: expected named entries, found {_short(recipe)}", file=file)
+        raise InputError(f"not a feature recipe: expected named entries, found {shortened(recipe)}", file=file)
     return recipe
 
 
@@ -250,81 +276,6 @@ def check_recipe(expected: Mapping[str, Any] | None, found: Mapping[str, Any] | 
         raise InputError(f"feature recipes of {what} differ: expected {ours}, found {theirs}; use features made alike")
 
 
-def _check_text(value: Any, field: str) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"expected a text that is not empty, found {value!r}", field=field)
-
-
-def _sentences(values: Any) -> list[str]:
-    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
-        raise InputError(f"expected a list of sentences, found {_short(values)}", field="sentences")
-    if not len(values):
-        raise InputError("empty paragraph: expected at least one sentence", field="sentences")
-    for number, sentence in enumerate(values):
-        if not isinstance(sentence, str) or not sentence.strip():
-            raise InputError(
-                f"sentence {number} must be a text that is not empty, found {sentence!r}", field="sentences"
-            )
-    return [str(sentence) for sentence in values]
-
-
-def _seconds(values: Any, field: str, num_sentences: int) -> list[float]:
-    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
-        raise InputError(f"expected a list of seconds, found {_short(values)}", field=field)
-    if len(values) != num_sentences:
-        raise InputError(f"expected one entry a sentence: {len(values)} for {num_sentences} sentences", field=field)
-    for number, value in enumerate(values):
-        if isinstance(value, bool | str) or not np.isreal(value) or value is None or not math.isfinite(value):
-            raise InputError(f"entry {number} must be a finite number of seconds, found {value!r}", field=field)
-        if value < 0:
-            raise InputError(f"entry {number} is negative: {value!r} seconds", field=field)
-    return [float(value) for value in values]
-
-
-def _check_order(starts: list[float], ends: list[float]) -> None:
-    for number in range(1, len(starts)):
-        if starts[number] < starts[number - 1]:
-            found = f"entry {number} ({starts[number]}) comes before entry {number - 1} ({starts[number - 1]})"
-            raise InputError(f"must be in ascending order: {found}; sort the sentences by time", field="starts")
-    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        if end <= start:
-            raise InputError(f"entry {number} must be after its start: [{start}, {end})", field="ends")
-
-
-def _ends_within(starts: list[float], ends: list[float], duration_seconds: float) -> list[float]:
-    for number, start in enumerate(starts):
-        if start >= duration_seconds:
-            found = f"entry {number} starts at {start} s but the features end at {duration_seconds} s"
-            raise InputError(found, field="starts")
-    return [min(end, duration_seconds) for end in ends]
-
-
-def _feature_array(values: Any) -> np.ndarray:
-    try:
-        array = np.asarray(values, dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"expected (T, D) numbers, found {_short(values)}: {error}", field="features") from None
-    if array.ndim != 2 or 0 in array.shape:
-        raise InputError(f"expected shape (T, D) with T, D > 0, found {array.shape}", field="features")
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        raise InputError(f"NaN or infinite value in feature {int(np.argmin(finite))}", field="features")
-    return array if array.flags.writeable else array.copy()  # torch.from_numpy warns of arrays it could not write to
-
-
-def _rate(value: Any) -> float:
-    if value is None:
-        raise InputError("missing: features need their rate", field="features_per_second")
-    if isinstance(value, bool | str) or not math.isfinite(value) or value <= 0:
-        raise InputError(f"expected a positive number, found {value!r}", field="features_per_second")
-    return float(value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value).replace("\n", " ")
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def _fields(row: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     """The arguments of Paragraph, with files looked up and features loaded."""
     fields = {name: row.get(name) for name in Paragraph.__dataclass_fields__}
@@ -346,7 +297,7 @@ def _fields(row: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
 
 
 def _resolve(path: Any, folder: Path | None, field: str) -> Path:
-    _check_text(path, field)
+    check_text(path, field)
     if folder is None and not Path(path).is_absolute():
         raise InputError(
             f"{path!r} is relative, but a Hub dataset has no folder; put the features in the row", field=field
@@ -360,9 +311,9 @@ def _resolve(path: Any, folder: Path | None, field: str) -> Path:
 def _load_features(path: Path) -> np.ndarray:
     try:
         if path.suffix == ".npy":
-            return _feature_array(np.load(path, allow_pickle=False))
+            return feature_array(np.load(path, allow_pickle=False))
         if path.suffix == ".safetensors":
-            return _feature_array(_safetensors_array(path))
+            return feature_array(_safetensors_array(path))
     except InputError as error:
         message = str(error).removeprefix(f"field {error.field!r}: ")
         raise InputError(f"{path}: {message}", field="features_path") from error.__cause__

@@ -72,6 +72,17 @@ FAULTS = [
     ({"features_path": "x.npy", "features": None}, "features_path", "no such file"),
     ({"video": "x.mp4"}, "video", "no such file"),
     ({"label": ""}, "label", "not empty"),
+    ({"steps": ["open", "close"]}, "step_indices", "belong together"),
+    ({"step_indices": [0, 1]}, "steps", "belong together"),
+    ({"steps": ["open", " "], "step_indices": [0, 1]}, "steps", "step 1 must be a text"),
+    ({"steps": ["open"], "step_indices": [0, 1]}, "step_indices", "entry 1 must be a number from 0 to 0, found 1"),
+    ({"steps": ["open", "close"], "step_indices": [-1, 1]}, "step_indices", "entry 0"),
+    ({"steps": ["open", "close"], "step_indices": [0]}, "step_indices", "1 for 2 sentences"),
+    ({"annotator_spans": [[[0.0, 5.0]]]}, "annotator_spans", "1 for 2 sentences"),
+    ({"annotator_spans": [[[0.0, 5.0]], []]}, "annotator_spans", "sentence 1 has no annotator's span"),
+    ({"annotator_spans": [[[0.0, 5.0]], [[5.0]]]}, "annotator_spans", "sentence 1: expected"),
+    ({"annotator_spans": [[[5.0, 5.0]], [[5.0, 9.0]]]}, "annotator_spans", "sentence 0: expected seconds"),
+    ({"annotator_spans": [[[math.nan, 5.0]], [[5.0, 9.0]]]}, "annotator_spans", "sentence 0: expected seconds"),
 ]
 
 
@@ -93,7 +104,17 @@ def test_each_fault_names_file_row_and_field(tmp_path, changes, field, words, su
 
 @pytest.mark.parametrize(
     ("changes", "field"),
-    [({"sentences": "one"}, "sentences"), ({"starts": 3}, "starts"), ({"features": 2}, "features")],
+    [
+        ({"sentences": "one"}, "sentences"),
+        ({"starts": 3}, "starts"),
+        ({"starts": [[0.0], [1.0]]}, "starts"),
+        ({"features": 2}, "features"),
+        ({"features_per_second": [1.0]}, "features_per_second"),
+        ({"steps": "ab", "step_indices": [0, 1]}, "steps"),
+        ({"steps": ["a", "b"], "step_indices": [0.0, 1.0]}, "step_indices"),
+        ({"steps": ["a", "b"], "step_indices": [True, False]}, "step_indices"),
+        ({"annotator_spans": [[0.0, 5.0], [5.0, 9.0]]}, "annotator_spans"),
+    ],
 )
 def test_a_field_of_the_wrong_kind_is_named(changes, field):
     with pytest.raises(InputError) as error:
@@ -159,6 +180,28 @@ def test_every_kind_of_source_gives_the_same_paragraphs(tmp_path):
             assert each.task == "box" and each.features.flags.writeable and len(each) == 2
     assert split_names(tmp_path / "two") == ["train", "test"] and split_names(tmp_path / "rows.jsonl") == []
     assert set(split_names(tmp_path / "files")) == {"train", "test"}
+
+
+STEPS = {"steps": ["find the box", "open it", "close it"], "step_indices": [1, 2]}
+SPANS = {"annotator_spans": [[[0.0, 5.0], [0.0, 10.0]], [[5.0, 10.0]]]}
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet", "disk"])
+def test_steps_and_annotators_survive_every_kind_of_file(tmp_path, name):
+    write_lines(tmp_path / "rows.jsonl", [good_row(0, **STEPS), good_row(1, **SPANS), good_row(2)])
+    dataset = load_rows(tmp_path / "rows.jsonl")
+    dataset.to_parquet(tmp_path / "rows.parquet")
+    dataset.save_to_disk(tmp_path / "disk")
+    (stepped, marked, plain), _ = read_paragraphs(load_rows(tmp_path / name), source=tmp_path / name)
+    assert (stepped.steps, stepped.step_indices) == (("find the box", "open it", "close it"), (1, 2))
+    assert marked.annotator_spans == (((0.0, 5.0), (0.0, 10.0)), ((5.0, 10.0),))  # beyond the 7 s of features: not cut
+    assert (plain.steps, plain.step_indices, plain.annotator_spans, marked.steps) == (None, None, None, None)
+
+
+def test_steps_of_a_wrong_type_in_json_are_named(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", [good_row(**STEPS), good_row(**{**STEPS, "step_indices": [0.5, 1]})])
+    with pytest.raises(InputError, match=r"row 1, field 'step_indices': expected a list of whole numbers"):
+        load_rows(path)
 
 
 def test_splits_are_asked_for_by_name(tmp_path):
