@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGEST_BLOCK = 512  # lanes of one program; longer sides run in strips
+SMALLEST_BLOCK, LARGEST_BLOCK = 4, 512  # lanes of one pair; longer sides run in strips
+WARP = 32
 WORKSPACE_BYTES = 1 << 30
 
 LOG2_E = 1 / math.log(2)
@@ -217,8 +218,18 @@ class _Sweep:
 
     @property
     def block(self) -> int:
-        lanes = max(self.totals[0], 32)
+        """Lanes of one pair in a program."""
+        lanes = max(self.totals[0], SMALLEST_BLOCK)
         return min(1 << (lanes - 1).bit_length(), LARGEST_BLOCK)
+
+    @property
+    def pack(self) -> int:
+        """Pairs of one program: as many as a warp has room for."""
+        return max(1, WARP // self.block) if self.num_strips == 1 else 1
+
+    @property
+    def num_programs(self) -> int:
+        return -(-math.prod(self.pairs) // self.pack)
 
     @property
     def num_strips(self) -> int:
@@ -226,11 +237,12 @@ class _Sweep:
 
     @property
     def table_shape(self) -> tuple[int, int, int]:
-        """Anti-diagonals of each strip, as `load_predecessors` expects them."""
+        """Anti-diagonals of each strip of one pair, as `load_predecessors` expects them."""
         return self.num_strips, self.block + self.totals[1] - 1, self.block
 
     def empty_table(self) -> Tensor:
-        return _empty((*self.pairs, *self.table_shape), self.cost)
+        strips, diagonals, lanes = self.table_shape
+        return _empty((self.num_programs, strips, diagonals, self.pack * lanes), self.cost)
 
     def empty_edge(self) -> Tensor | None:
         """What one strip hands to the next, at every step; None where one strip is all."""
@@ -294,7 +306,7 @@ class _Sweep:
         guard = torch.cuda.device(self.cost.device) if self.cost.is_cuda else nullcontext()
         with guard:
             for i_strip in reversed(strips) if from_last_strip else strips:
-                kernel[(matrices * orders,)](
+                kernel[(self.num_programs,)](
                     p_lengths=self.lengths,
                     p_lane_order=self.orders[lane],
                     p_step_order=self.orders[step],
@@ -303,6 +315,7 @@ class _Sweep:
                     lane_stride=strides[lane],
                     step_stride=strides[step],
                     num_orders=orders,
+                    num_pairs=matrices * orders,
                     i_strip=i_strip,
                     num_strips=self.num_strips,
                     step_total=self.totals[1],
@@ -326,6 +339,7 @@ class _Sweep:
             "SOFT": self.gamma > 0,
             "STRIPS": self.num_strips > 1,
             "BLOCK": self.block,
+            "PACK": self.pack,
         }
 
     def options(self, *, nvidia: bool) -> dict[str, int]:

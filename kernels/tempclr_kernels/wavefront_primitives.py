@@ -18,45 +18,81 @@ INFINITY = tl.constexpr(float("inf"))
 # step borders swap. OTAM's zero column on the right is an ordinary column of masked loads, so its end needs no code.
 
 
+# Note [Pairs side by side]: a vector of a program has `PACK` times `BLOCK` slots. Slot s is lane s % BLOCK of pair
+# s // BLOCK, so that a warp is full of short problems; shifts stop at a pair's first and last lane. What belongs to a
+# pair (its lengths, its orders) is then a vector too, and the loop runs for the longest of them. With `PACK` = 1 all of
+# that is scalar again.
+
+
 @triton.jit
-def shift_up(b_value, o_lane, fill):
+def shift_up(b_value, o_slot, o_lane, fill):
     """The value of the lane before; `fill` in lane 0."""
-    return tl.where(o_lane > 0, tl.gather(b_value, tl.maximum(o_lane - 1, 0), 0), fill)
+    return tl.where(o_lane > 0, tl.gather(b_value, tl.maximum(o_slot - 1, 0), 0), fill)
 
 
 @triton.jit
-def shift_down(b_value, o_lane, fill, BLOCK: tl.constexpr):
+def shift_down(b_value, o_slot, o_lane, fill, BLOCK: tl.constexpr, PACK: tl.constexpr):
     """The value of the lane after; `fill` in the last lane."""
-    return tl.where(o_lane < BLOCK - 1, tl.gather(b_value, tl.minimum(o_lane + 1, BLOCK - 1), 0), fill)
+    b_after = tl.gather(b_value, tl.minimum(o_slot + 1, BLOCK * PACK - 1), 0)
+    return tl.where(o_lane < BLOCK - 1, b_after, fill)
+
+
+@triton.jit
+def place(num_orders, i_strip, BLOCK: tl.constexpr, PACK: tl.constexpr):
+    """Where every slot stands: slot, lane of its strip, unit of the lane axis; pair and matrix, int64."""
+    o_slot = tl.arange(0, BLOCK * PACK)
+    i_pair = tl.program_id(0).to(tl.int64)
+    if PACK > 1:
+        o_lane = o_slot % BLOCK
+        i_pair = i_pair * PACK + o_slot // BLOCK
+    else:
+        o_lane = o_slot
+    return o_slot, o_lane, o_lane + i_strip * BLOCK, i_pair, i_pair // num_orders
 
 
 @triton.jit
 def load_extents(
     p_lengths,
+    i_pair,
     i_matrix,
+    num_pairs,
     lane_extent,
     step_extent,
     i_strip,
     OTAM: tl.constexpr,
     LANE_AXIS: tl.constexpr,
     BLOCK: tl.constexpr,
+    PACK: tl.constexpr,
 ):
-    """Valid lanes and steps of one matrix, the same with OTAM's zero column, and the anti-diagonals of the strip.
+    """Valid lanes and steps of each pair, the same with OTAM's zero column, and the anti-diagonals of the strip.
 
-    Lengths are clamped into the matrix whatever was handed over: nothing is read out of bounds.
+    Lengths are clamped into the matrix whatever was handed over: nothing is read out of bounds. A pair beyond the last
+    one, in a program that is not full, has no lanes.
     """
-    num_lanes = tl.load(p_lengths + 2 * i_matrix + LANE_AXIS).to(tl.int32)
-    num_steps = tl.load(p_lengths + 2 * i_matrix + (1 - LANE_AXIS)).to(tl.int32)
-    num_lanes = tl.minimum(tl.maximum(num_lanes, 1), lane_extent)
+    m_pair = i_pair < num_pairs
+    num_lanes = tl.load(p_lengths + 2 * i_matrix + LANE_AXIS, mask=m_pair, other=1).to(tl.int32)
+    num_steps = tl.load(p_lengths + 2 * i_matrix + (1 - LANE_AXIS), mask=m_pair, other=1).to(tl.int32)
+    num_lanes = tl.where(m_pair, tl.minimum(tl.maximum(num_lanes, 1), lane_extent), 0)
     num_steps = tl.minimum(tl.maximum(num_steps, 1), step_extent)
     total_lanes = num_lanes
     total_steps = num_steps
     if OTAM:
-        total_lanes += LANE_AXIS
+        total_lanes += tl.where(m_pair, LANE_AXIS, 0)
         total_steps += 1 - LANE_AXIS
     strip_lanes = tl.minimum(total_lanes - i_strip * BLOCK, BLOCK)
     num_rows = tl.where(strip_lanes > 0, strip_lanes + total_steps - 1, 0)
+    if PACK > 1:
+        num_rows = tl.max(num_rows, 0)
     return num_lanes, num_steps, total_lanes, total_steps, num_rows
+
+
+@triton.jit
+def lane_pointers(p_cells, p_lane_order, i_pair, i_cells, o_axis, num_lanes, lane_extent, step_extent, lane_stride):
+    """First cell of every lane in matrix `i_cells` of `p_cells`, read through the order of the lanes."""
+    if p_lane_order is not None:
+        p_lane_order += i_pair * lane_extent
+    o_source = load_order(p_lane_order, o_axis, o_axis < num_lanes, num_lanes)
+    return p_cells + i_cells * lane_extent * step_extent + o_source * lane_stride
 
 
 @triton.jit
@@ -170,6 +206,7 @@ def load_edge(p_edge, o_lane, o_step, i_strip, step_total, fill):
 def load_predecessors(
     p_row,
     p_edge,
+    o_slot,
     o_lane,
     o_step,
     i_strip,
@@ -178,7 +215,7 @@ def load_predecessors(
     STEP_BORDER: tl.constexpr,
     CORNER: tl.constexpr,
     STRIPS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    SLOTS: tl.constexpr,
 ):
     """Diagonal, lane and step predecessors of the cells of one anti-diagonal whose stored row is `p_row`.
 
@@ -186,9 +223,9 @@ def load_predecessors(
     rows need care. `p_edge` holds the last lane of the strip before, by step.
     """
     o_row = o_lane + o_step
-    b_step = tl.load(p_row - BLOCK + o_lane, mask=o_row > 0, other=STEP_BORDER)
-    b_lane = tl.load(p_row - BLOCK + o_lane - 1, mask=(o_lane > 0) & (o_row > 0), other=LANE_BORDER)
-    b_diagonal = tl.load(p_row - 2 * BLOCK + o_lane - 1, mask=(o_lane > 0) & (o_row > 1), other=STEP_BORDER)
+    b_step = tl.load(p_row - SLOTS + o_slot, mask=o_row > 0, other=STEP_BORDER)
+    b_lane = tl.load(p_row - SLOTS + o_slot - 1, mask=(o_lane > 0) & (o_row > 0), other=LANE_BORDER)
+    b_diagonal = tl.load(p_row - 2 * SLOTS + o_slot - 1, mask=(o_lane > 0) & (o_row > 1), other=STEP_BORDER)
     if STRIPS:
         b_edge = load_edge(p_edge, o_lane, o_step, i_strip, step_total, LANE_BORDER)
         b_corner_edge = load_edge(p_edge, o_lane, o_step - 1, i_strip, step_total, LANE_BORDER)
@@ -198,3 +235,47 @@ def load_predecessors(
     b_corner = tl.where(o_lane + i_strip == 0, tl.full(b_step.shape, CORNER, b_step.dtype), STEP_BORDER)
     b_diagonal = tl.where(o_lane == 0, tl.where(o_step == 0, b_corner, b_corner_edge), b_diagonal)
     return b_diagonal, b_lane, b_step
+
+
+@triton.jit
+def load_weights(
+    p_row,
+    p_edge,
+    o_slot,
+    o_lane,
+    o_axis,
+    o_step,
+    i_strip,
+    step_total,
+    num_lanes,
+    num_steps,
+    b_inverse_gamma,
+    OTAM: tl.constexpr,
+    LANE_AXIS: tl.constexpr,
+    LANE_BORDER: tl.constexpr,
+    STEP_BORDER: tl.constexpr,
+    CORNER: tl.constexpr,
+    SOFT: tl.constexpr,
+    STRIPS: tl.constexpr,
+    SLOTS: tl.constexpr,
+):
+    """`move_weights` of the cells of one anti-diagonal of a stored table."""
+    b_diagonal, b_lane, b_step = load_predecessors(
+        p_row, p_edge, o_slot, o_lane, o_step, i_strip, step_total, LANE_BORDER, STEP_BORDER, CORNER, STRIPS, SLOTS
+    )
+    b_lane, b_step = allowed_moves(b_lane, b_step, o_axis, o_step, num_lanes, num_steps, OTAM, LANE_AXIS)
+    return move_weights(b_diagonal, b_lane, b_step, b_inverse_gamma, SOFT, LANE_AXIS)
+
+
+# Note [Seed of the flow]: nothing flows where the distance is inf, and NaN floods the matrix whose distance is NaN.
+
+
+@triton.jit
+def load_seed(p_distance, p_grad_distance, i_pair, num_pairs, o_axis, total_lanes, b_zero):
+    """What flows back from the last lane, 0 in the others, and the factor of everything that is stored."""
+    m_pair = i_pair < num_pairs
+    distance = tl.load(p_distance + i_pair, mask=m_pair, other=0.0)
+    grad_distance = tl.load(p_grad_distance + i_pair, mask=m_pair, other=0.0)
+    grad_distance = tl.where(distance == INFINITY, 0.0, grad_distance)
+    b_seed = tl.where(distance == INFINITY, b_zero, tl.where(distance == distance, b_zero + 1.0, distance))
+    return tl.where(o_axis == total_lanes - 1, b_seed, 0.0), grad_distance

@@ -12,13 +12,14 @@ import triton.language as tl
 from .wavefront_kernels import SIZES
 from .wavefront_primitives import (
     INFINITY,
-    allowed_moves,
+    lane_pointers,
     load_cells,
     load_edge,
     load_extents,
-    load_order,
     load_predecessors,
-    move_weights,
+    load_seed,
+    load_weights,
+    place,
     shift_down,
     shift_up,
     store_cells,
@@ -42,6 +43,7 @@ def sweep_slope(
     lane_stride,
     step_stride,
     num_orders,
+    num_pairs,
     i_strip,
     num_strips,
     step_total,
@@ -54,59 +56,78 @@ def sweep_slope(
     SOFT: tl.constexpr,
     STRIPS: tl.constexpr,
     BLOCK: tl.constexpr,
+    PACK: tl.constexpr,
 ):
     """Derivative of every accumulated cost along the tangent, stored as the table is; the last is the distance's."""
-    i_pair = tl.program_id(0).to(tl.int64)
-    i_matrix = i_pair // num_orders
-    o_lane = tl.arange(0, BLOCK)
-    o_axis = o_lane + i_strip * BLOCK
+    o_slot, o_lane, o_axis, i_pair, i_matrix = place(num_orders, i_strip, BLOCK, PACK)
     num_lanes, num_steps, total_lanes, total_steps, num_rows = load_extents(
-        p_lengths, i_matrix, lane_extent, step_extent, i_strip, OTAM, LANE_AXIS, BLOCK
+        p_lengths, i_pair, i_matrix, num_pairs, lane_extent, step_extent, i_strip, OTAM, LANE_AXIS, BLOCK, PACK
     )
-    m_lane = o_axis < num_lanes
-    if p_lane_order is not None:
-        p_lane_order += i_pair * lane_extent
+    p_lane = lane_pointers(
+        p_tangent, p_lane_order, i_pair, i_matrix, o_axis, num_lanes, lane_extent, step_extent, lane_stride
+    )
     if p_step_order is not None:
         p_step_order += i_pair * step_extent
-    o_source = load_order(p_lane_order, o_axis, m_lane, num_lanes)
-    p_lane = p_tangent + i_matrix * lane_extent * step_extent + o_source * lane_stride
-    o_table = (i_pair * num_strips + i_strip) * (BLOCK + step_total - 1) * BLOCK
+    m_lane = o_axis < num_lanes
+    SLOTS: tl.constexpr = BLOCK * PACK
+    o_table = (tl.program_id(0).to(tl.int64) * num_strips + i_strip) * (BLOCK + step_total - 1) * SLOTS
     p_row = p_table + o_table
     p_slope = p_slopes + o_table
     if STRIPS:
         p_edge += (i_pair * num_strips + i_strip - 1) * step_total
         p_slope_edge += (i_pair * num_strips + i_strip) * step_total
 
-    b_zero = tl.full([BLOCK], 0.0, p_tangent.dtype.element_ty)
-    b_inverse_gamma = tl.full([BLOCK], inverse_gamma, p_tangent.dtype.element_ty)
+    b_zero = tl.full([SLOTS], 0.0, p_tangent.dtype.element_ty)
+    b_inverse_gamma = tl.full([SLOTS], inverse_gamma, p_tangent.dtype.element_ty)
+    distance = tl.load(p_distance + i_pair, mask=i_pair < num_pairs, other=0.0)
+    m_last = o_axis == total_lanes - 1
     b_slope = b_zero
     b_slope_diagonal = b_zero
     for t in range(0, num_rows):
         o_step = t - o_lane
-        b_diagonal, b_lane, b_step = load_predecessors(
-            p_row, p_edge, o_lane, o_step, i_strip, step_total, LANE_BORDER, STEP_BORDER, CORNER, STRIPS, BLOCK
+        b_diagonal, b_lane, b_step = load_weights(
+            p_row,
+            p_edge,
+            o_slot,
+            o_lane,
+            o_axis,
+            o_step,
+            i_strip,
+            step_total,
+            num_lanes,
+            num_steps,
+            b_inverse_gamma,
+            OTAM,
+            LANE_AXIS,
+            LANE_BORDER,
+            STEP_BORDER,
+            CORNER,
+            SOFT,
+            STRIPS,
+            SLOTS,
         )
-        b_lane, b_step = allowed_moves(b_lane, b_step, o_axis, o_step, num_lanes, num_steps, OTAM, LANE_AXIS)
-        b_diagonal, b_lane, b_step = move_weights(b_diagonal, b_lane, b_step, b_inverse_gamma, SOFT, LANE_AXIS)
         b_edge = b_zero
         if STRIPS:
             b_edge = load_edge(p_slope_edge - step_total, o_lane, o_step, i_strip, step_total, 0.0)
-        b_slope_lane = shift_up(b_slope, o_lane, b_edge)
+        b_slope_lane = shift_up(b_slope, o_slot, o_lane, b_edge)
         b_tangent = load_cells(p_lane, p_step_order, o_step, m_lane, num_steps, step_stride)
         b_slope = b_tangent + b_diagonal * b_slope_diagonal + b_lane * b_slope_lane + b_step * b_slope
         # A cell that no path reaches moves nothing, whatever the tangent says there.
-        b_value = tl.load(p_row + o_lane)
+        b_value = tl.load(p_row + o_slot)
         b_slope = tl.where((o_step >= 0) & (b_value != INFINITY), b_slope, 0.0)
         b_slope_diagonal = b_slope_lane
-        tl.store(p_slope + o_lane, b_slope)
-        p_row += BLOCK
-        p_slope += BLOCK
+        tl.store(p_slope + o_slot, b_slope)
+        p_row += SLOTS
+        p_slope += SLOTS
         if STRIPS:
             m_edge = (o_lane == BLOCK - 1) & (o_step >= 0) & (o_step < total_steps)
             tl.store(p_slope_edge + o_step, b_slope, mask=m_edge)
-    distance = tl.load(p_distance + i_pair)
-    b_slope = tl.where(distance == distance, b_slope, distance)
-    tl.store(p_directional + i_pair + o_lane * 0, b_slope, mask=o_axis == total_lanes - 1)
+        if PACK > 1:
+            b_slope_now = tl.where(distance == distance, b_slope, distance)
+            tl.store(p_directional + i_pair, b_slope_now, mask=m_last & (o_step == total_steps - 1))
+    if PACK == 1:
+        b_slope = tl.where(distance == distance, b_slope, distance)
+        tl.store(p_directional + i_pair + o_lane * 0, b_slope, mask=m_last)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -128,6 +149,7 @@ def sweep_curvature(
     lane_stride,
     step_stride,
     num_orders,
+    num_pairs,
     i_strip,
     num_strips,
     step_total,
@@ -141,23 +163,22 @@ def sweep_curvature(
     SOFT: tl.constexpr,
     STRIPS: tl.constexpr,
     BLOCK: tl.constexpr,
+    PACK: tl.constexpr,
 ):
     """`wavefront_kernels.sweep_backward` together with its derivative along the tangent, which is what is stored."""
-    i_pair = tl.program_id(0).to(tl.int64)
-    i_matrix = i_pair // num_orders
-    o_lane = tl.arange(0, BLOCK)
-    o_axis = o_lane + i_strip * BLOCK
+    o_slot, o_lane, o_axis, i_pair, i_matrix = place(num_orders, i_strip, BLOCK, PACK)
     num_lanes, num_steps, total_lanes, total_steps, num_rows = load_extents(
-        p_lengths, i_matrix, lane_extent, step_extent, i_strip, OTAM, LANE_AXIS, BLOCK
+        p_lengths, i_pair, i_matrix, num_pairs, lane_extent, step_extent, i_strip, OTAM, LANE_AXIS, BLOCK, PACK
     )
-    m_lane = o_axis < num_lanes
-    if p_lane_order is not None:
-        p_lane_order += i_pair * lane_extent
+    p_lane = lane_pointers(
+        p_hessian, p_lane_order, i_pair, i_pair, o_axis, num_lanes, lane_extent, step_extent, lane_stride
+    )
     if p_step_order is not None:
         p_step_order += i_pair * step_extent
-    o_source = load_order(p_lane_order, o_axis, m_lane, num_lanes)
-    p_lane = p_hessian + i_pair * lane_extent * step_extent + o_source * lane_stride
-    o_table = (i_pair * num_strips + i_strip) * (BLOCK + step_total - 1) * BLOCK + num_rows.to(tl.int64) * BLOCK
+    m_lane = o_axis < num_lanes
+    SLOTS: tl.constexpr = BLOCK * PACK
+    o_table = (tl.program_id(0).to(tl.int64) * num_strips + i_strip) * (BLOCK + step_total - 1) * SLOTS
+    o_table += num_rows.to(tl.int64) * SLOTS
     p_row = p_table + o_table
     p_slope = p_slopes + o_table
     if STRIPS:
@@ -166,15 +187,11 @@ def sweep_curvature(
         p_flow += (i_pair * num_strips + i_strip) * step_total
         p_flow_slope += (i_pair * num_strips + i_strip) * step_total
 
-    b_zero = tl.full([BLOCK], 0.0, p_hessian.dtype.element_ty)
-    b_inverse_gamma = tl.full([BLOCK], inverse_gamma, p_hessian.dtype.element_ty)
-    b_rate = tl.full([BLOCK], natural_inverse_gamma, p_hessian.dtype.element_ty)
-    # wavefront_kernels, Note [Seed of the flow]; the seed's own derivative is 0.
-    distance = tl.load(p_distance + i_pair)
-    grad_distance = tl.load(p_grad_distance + i_pair)
-    grad_distance = tl.where(distance == INFINITY, 0.0, grad_distance)
-    b_seed = tl.where(distance == INFINITY, b_zero, tl.where(distance == distance, b_zero + 1.0, distance))
-    b_flow = tl.where(o_axis == total_lanes - 1, b_seed, 0.0)
+    b_zero = tl.full([SLOTS], 0.0, p_hessian.dtype.element_ty)
+    b_inverse_gamma = tl.full([SLOTS], inverse_gamma, p_hessian.dtype.element_ty)
+    b_rate = tl.full([SLOTS], natural_inverse_gamma, p_hessian.dtype.element_ty)
+    b_seed, grad_distance = load_seed(p_distance, p_grad_distance, i_pair, num_pairs, o_axis, total_lanes, b_zero)
+    b_flow = b_zero if PACK > 1 else b_seed
     b_flow_slope = b_flow * 0.0
     if STRIPS:
         o_last = tl.where(o_lane == BLOCK - 1, total_steps - 1, -1)
@@ -185,15 +202,33 @@ def sweep_curvature(
     b_pending_slope = b_zero
     for i_back in range(0, num_rows):
         o_step = num_rows - 1 - i_back - o_lane
-        p_row -= BLOCK
-        p_slope -= BLOCK
-        b_diagonal, b_lane, b_step = load_predecessors(
-            p_row, p_edge, o_lane, o_step, i_strip, step_total, LANE_BORDER, STEP_BORDER, CORNER, STRIPS, BLOCK
+        if PACK > 1:
+            b_flow += tl.where(o_step == total_steps - 1, b_seed, 0.0)
+        p_row -= SLOTS
+        p_slope -= SLOTS
+        b_diagonal, b_lane, b_step = load_weights(
+            p_row,
+            p_edge,
+            o_slot,
+            o_lane,
+            o_axis,
+            o_step,
+            i_strip,
+            step_total,
+            num_lanes,
+            num_steps,
+            b_inverse_gamma,
+            OTAM,
+            LANE_AXIS,
+            LANE_BORDER,
+            STEP_BORDER,
+            CORNER,
+            SOFT,
+            STRIPS,
+            SLOTS,
         )
-        b_lane, b_step = allowed_moves(b_lane, b_step, o_axis, o_step, num_lanes, num_steps, OTAM, LANE_AXIS)
-        b_diagonal, b_lane, b_step = move_weights(b_diagonal, b_lane, b_step, b_inverse_gamma, SOFT, LANE_AXIS)
         b_slope_diagonal, b_slope_lane, b_slope_step = load_predecessors(
-            p_slope, p_slope_edge, o_lane, o_step, i_strip, step_total, 0.0, 0.0, 0.0, STRIPS, BLOCK
+            p_slope, p_slope_edge, o_slot, o_lane, o_step, i_strip, step_total, 0.0, 0.0, 0.0, STRIPS, SLOTS
         )
         b_mean = b_diagonal * b_slope_diagonal + b_lane * b_slope_lane + b_step * b_slope_step
         b_slope_diagonal = b_diagonal * (b_mean - b_slope_diagonal) * b_rate
@@ -217,5 +252,5 @@ def sweep_curvature(
             m_edge = (o_lane == BLOCK - 1) & (o_step > 0) & (o_step <= total_steps) & (o_axis < total_lanes - 1)
             b_edge = tl.load(p_flow + step_total + o_step - 1, mask=m_edge, other=0.0)
             b_edge_slope = tl.load(p_flow_slope + step_total + o_step - 1, mask=m_edge, other=0.0)
-        b_flow += shift_down(b_leaving, o_lane, b_edge, BLOCK)
-        b_flow_slope += shift_down(b_leaving_slope, o_lane, b_edge_slope, BLOCK)
+        b_flow += shift_down(b_leaving, o_slot, o_lane, b_edge, BLOCK, PACK)
+        b_flow_slope += shift_down(b_leaving_slope, o_slot, o_lane, b_edge_slope, BLOCK, PACK)

@@ -20,8 +20,8 @@ if not isinstance(wavefront._kernels().sweep_forward, triton.runtime.JITFunction
 SM80, SM90, SM100, GFX942 = ("cuda", 80, 32), ("cuda", 90, 32), ("cuda", 100, 32), ("hip", "gfx942", 64)
 TARGETS = {"sm_80": SM80, "sm_90": SM90, "sm_100": SM100, "gfx942": GFX942}
 KERNELS = ("sweep_forward", "sweep_backward", "sweep_slope", "sweep_curvature")
-# Small enough for one warp; one block of many warps; several strips.
-SIZES = {"short": (31, 40), "wide": (400, 500), "strips": (1500, 1400)}
+# Several pairs a warp; one pair a warp; one block of many warps; several strips.
+SIZES = {"packed": (8, 60), "short": (31, 40), "wide": (400, 500), "strips": (1500, 1400)}
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,24 @@ def compiled(build: Build) -> Any:
     )
 
 
-def stack_bytes(cubin: bytes, folder: Path) -> int:
-    """Local memory a thread needs: anything spilled out of registers is there."""
+def registers_and_stack(cubin: bytes, folder: Path) -> tuple[int, int]:
+    """Registers of a thread, and the bytes of local memory it needs: anything spilled out of registers is there."""
     path = folder / "kernel.cubin"
     path.write_bytes(cubin)
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     if not tool.exists():
         pytest.skip(f"this triton brings no cuobjdump ({tool})")
     report = subprocess.run([tool, "--dump-resource-usage", path], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
     assert found, report
-    return int(found[1]) + int(found[2])
+    return int(found[1]), int(found[2]) + int(found[3])
 
+
+# A multiprocessor's 65536 registers then hold the 32 programs of one warp, or the four of four, that fill it.
+MOST_REGISTERS = {"packed": 64, "short": 64, "wide": 128, "strips": 128}
 
 QUICK = [Build(kernel, target) for kernel in KERNELS for target in TARGETS]
+QUICK += [Build(kernel, target, "packed") for kernel in KERNELS for target in ("sm_90", "gfx942")]
 QUICK += [
     Build("sweep_forward", "sm_90", "short", "otam", 0.0, orders=False),
     Build("sweep_backward", "sm_90", "short", "otam", 0.0, orders=False),
@@ -113,7 +117,8 @@ def test_compiles_without_spills(build: Build, tmp_path: Path, monkeypatch: pyte
         spilled = re.findall(r"\.(?:vgpr|sgpr)_spill_count:\s+(\d+)", binary.asm["amdgcn"])
         assert spilled and not any(map(int, spilled))
     else:
-        assert stack_bytes(binary.asm["cubin"], tmp_path) == 0
+        registers, stack = registers_and_stack(binary.asm["cubin"], tmp_path)
+        assert stack == 0 and registers <= MOST_REGISTERS[build.size]
 
 
 def test_short_sides_need_one_warp_and_no_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,9 @@ def quick_cases() -> list[Case]:
                 Case(measure, gamma, (1, 5, 6), "column", 1, block=4),
                 Case(measure, gamma, (1, 7, 5), block=4),
                 Case(measure, gamma, (1, 3, 4), "both", 1, second=True),
+                # Two pairs a program, the last program half full; then one.
+                Case(measure, gamma, (3, 9, 11), "column", 1, "float32"),
+                Case(measure, gamma, (1, 17, 18)),
             ]
         cases += [Case(measure, 0.1, (1, 6, 5), block=4, second=True)]
     return cases
@@ -258,8 +261,8 @@ def rounding(case: Case, totals: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("case", "index", "speed"), FIRST)
 def test_value_and_gradient(case: Case, index: int, speed: str, results: Callable[[str], dict]) -> None:
-    """Notes [The border is data], [Soft minimum without inf - inf], [Seed of the flow], [Gradients are scattered, then
-    summed]: against cells one by one in float64.
+    """Notes [The border is data], [Pairs side by side], [Soft minimum without inf - inf], [Seed of the flow],
+    [Gradients are scattered, then summed]: against cells one by one in float64.
     """
     inputs = make_inputs(case, index)
     distance, grad_cost = (results(speed)[f"{speed}/{case}/{name}"] for name in ("distance", "grad_cost"))
