@@ -8,6 +8,8 @@ from transformers.configuration_utils import PreTrainedConfig
 
 SIMILARITIES = ("cosine", "dot")
 LOSS_MEASURES = ("dtw", "otam")
+POOLINGS = ("mean_with_sep", "mean", "cls")
+SEP_POSITIONS = ("last", "next")
 NEGATIVES = ("seg_unit", "seg_only", "within_seg", "all_unit", "unpaired", "joint", "visual_anchor")
 
 
@@ -51,6 +53,9 @@ def _check_encoder(config: PreTrainedConfig) -> None:
 class TempCLRTextConfig(PreTrainedConfig):
     """Geometry of the text tower, under BERT's field names; the defaults are those of bert-base-uncased.
 
+    ``pooling``: a sentence's vector is the mean of the last layer over words and [SEP] ("mean_with_sep", as released),
+    over words alone ("mean"), or [CLS] ("cls").
+
     Raises:
         ValueError: a field that no encoder can be built from, named with its value.
 
@@ -74,10 +79,12 @@ class TempCLRTextConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int | None = 0
+    pooling: str = "mean_with_sep"
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         _check_encoder(self)
+        _check_choice("pooling", self.pooling, POOLINGS)
         for name in ("vocab_size", "max_position_embeddings", "type_vocab_size"):
             _check_count(name, getattr(self, name))
 
@@ -87,8 +94,10 @@ class TempCLRVideoConfig(PreTrainedConfig):
 
     ``feature_size``: length of one feature vector. ``max_num_features``: the most features a clip may have; [CLS] and
     [SEP] come on top. ``attend_cls``: whether features attend to [CLS] (the released pretraining does, its evaluation
-    over sliding windows does not). ``feature_recipe``: how the features were made, as
-    ``tempclr.data.features.FeatureRecipe.to_dict`` writes it, or None where it is not known.
+    over sliding windows does not). ``sep_position``: [SEP] has the last position of all, ``max_num_features + 1``
+    ("last", as released), or the one after the clip's last feature ("next"). ``pooling``: as for the text tower, over
+    features. ``feature_recipe``: how the features were made, as ``tempclr.data.features.FeatureRecipe.to_dict`` writes
+    it, or None where it is not known.
 
     Raises:
         ValueError: a field that no encoder can be built from, named with its value.
@@ -103,6 +112,8 @@ class TempCLRVideoConfig(PreTrainedConfig):
     feature_size: int = 512
     max_num_features: int = 32
     attend_cls: bool = True
+    sep_position: str = "last"
+    pooling: str = "mean_with_sep"
     feature_recipe: dict | None = None
     hidden_size: int = 768
     num_hidden_layers: int = 6
@@ -120,6 +131,10 @@ class TempCLRVideoConfig(PreTrainedConfig):
         _check_encoder(self)
         for name in ("feature_size", "max_num_features", "type_vocab_size"):
             _check_count(name, getattr(self, name))
+        if not isinstance(self.attend_cls, bool):
+            raise ValueError(f"attend_cls must be true or false, got {self.attend_cls!r}")
+        _check_choice("sep_position", self.sep_position, SEP_POSITIONS)
+        _check_choice("pooling", self.pooling, POOLINGS)
         if self.feature_recipe is not None and not isinstance(self.feature_recipe, dict):
             raise ValueError(f"feature_recipe must be a dict or None, got {type(self.feature_recipe).__name__}")
 

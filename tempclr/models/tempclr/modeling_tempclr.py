@@ -41,7 +41,8 @@ class TempCLROutput(ModelOutput):
     padding. ``text_model_output``, ``video_model_output``: what the towers returned; for paragraphs their
     ``last_hidden_state`` (and hidden states, attentions) hold one flat row for each unit that went through the tower,
     that is for each real one. ``loss`` and its named parts ``unit_loss`` and, for paragraphs, ``sequence_loss`` are
-    there when the loss was asked for.
+    there when the loss was asked for. ``clip_hidden_states``, on request: the last layer at each feature of each clip,
+    (N, T, d) or (B, C, T, d), zero where clip or feature is padding.
     """
 
     loss: torch.Tensor | None = None
@@ -51,6 +52,7 @@ class TempCLROutput(ModelOutput):
     video_embeds: torch.Tensor | None = None
     text_model_output: BaseModelOutputWithPooling | None = None
     video_model_output: BaseModelOutputWithPooling | None = None
+    clip_hidden_states: torch.Tensor | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
         return tuple(part.to_tuple() if isinstance(part, ModelOutput) else part for part in self.values())
@@ -83,6 +85,20 @@ def run_units(
         pooled = output.pooler_output
     output.pooler_output = pooled.unflatten(0, units.shape[:2])
     return output
+
+
+def spread_hidden_states(
+    states: torch.Tensor, video_mask: torch.Tensor | None, clip_mask: torch.Tensor | None, shape: tuple[int, ...]
+) -> torch.Tensor:
+    """The rows (units, T, d) that went through the tower, in their places of ``shape`` (..., T), zero elsewhere."""
+    real = torch.ones(shape, dtype=torch.bool, device=states.device) if video_mask is None else video_mask.bool()
+    if len(shape) == 3:
+        of_clips = real.new_ones(shape[:2]) if clip_mask is None else clip_mask.bool()
+        if len(states) < of_clips.numel():  # see Note [Padding costs nothing]
+            full = states.new_zeros(of_clips.numel(), *states.shape[1:])
+            states = full.index_copy(0, of_clips.flatten().nonzero().squeeze(1), states)
+        states, real = states.unflatten(0, shape[:2]), real & of_clips[..., None]
+    return states.masked_fill(~real[..., None], 0)
 
 
 def _loss_function() -> Any:
@@ -176,6 +192,7 @@ class TempCLRModel(TempCLRPreTrainedModel):
         clip_mask: torch.Tensor | None = None,
         clip_sentence_index: torch.Tensor | None = None,
         return_loss: bool | None = None,
+        output_clip_hidden_states: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | TempCLROutput:
         """Embed sentences and clips, given as pairs or as paragraphs. Masks: bool or int, 1 = real, default all real.
@@ -185,6 +202,7 @@ class TempCLRModel(TempCLRPreTrainedModel):
         (B, C, T, F), ``video_mask`` (B, C, T), ``clip_mask`` (B, C), ``clip_sentence_index`` (B, C), -1 = background.
 
         ``return_loss``: None means in training mode only, so that a plain ``transformers.Trainer`` can train the model.
+        ``output_clip_hidden_states``: also the last layer at each feature, shaped as the features are.
 
         Raises:
             ValueError: one of the two inputs is missing, or one has the shape of pairs and the other of paragraphs.
@@ -195,6 +213,10 @@ class TempCLRModel(TempCLRPreTrainedModel):
         )
         video_output = self.get_video_features(video_features, video_mask, clip_mask, **{**kwargs, "return_dict": True})
         text_embeds, video_embeds = text_output.pooler_output, video_output.pooler_output
+        clip_hidden_states = None
+        if output_clip_hidden_states and video_features is not None:
+            shape = tuple(video_features.shape[:-1])
+            clip_hidden_states = spread_hidden_states(video_output.last_hidden_state, video_mask, clip_mask, shape)
         parts = {}
         if self.training if return_loss is None else return_loss:
             parts = _loss_function()(
@@ -211,6 +233,7 @@ class TempCLRModel(TempCLRPreTrainedModel):
             video_embeds=video_embeds,
             text_model_output=text_output,
             video_model_output=video_output,
+            clip_hidden_states=clip_hidden_states,
         )
 
     @classmethod

@@ -30,6 +30,16 @@ def masked_mean(hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor
     return (hidden_states * weights).sum(1) / weights.sum(1).clamp_min(1)
 
 
+def pool(hidden_states: torch.Tensor, real: torch.Tensor, is_sep: torch.Tensor, *, pooling: str) -> torch.Tensor:
+    """One vector a row of (rows, length, d), [CLS] standing first; see ``pooling`` in the configurations.
+
+    ``real``, ``is_sep`` (rows, length): where tokens stand that are neither padding nor [CLS], and which are [SEP].
+    """
+    if pooling == "cls":
+        return hidden_states[:, 0]
+    return masked_mean(hidden_states, real if pooling == "mean_with_sep" else real & ~is_sep)
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -209,7 +219,9 @@ class TempCLRVideoEmbeddings(TempCLREmbeddings):
     """(rows, T, feature_size) to (rows, T + 2, hidden_size): [CLS], one token a feature, [SEP].
 
     Note [SEP keeps its place]: feature i stands at position i + 1 and [SEP] always at ``max_num_features + 1``, however
-    few features there are, so a clip's vectors do not depend on how far its batch was padded.
+    few features there are, so a clip's vectors do not depend on how far its batch was padded. Where the configuration
+    says ``sep_position="next"``, it comes after the clip's last real feature instead, which padding does not move
+    either.
     """
 
     def __init__(self, config: TempCLRVideoConfig):
@@ -217,8 +229,9 @@ class TempCLRVideoEmbeddings(TempCLREmbeddings):
         self.video_mlp = TempCLRVideoMLP(config)
         self.special_token_embeddings = nn.Embedding(2, config.hidden_size)
         self.feature_size, self.max_num_features = config.feature_size, config.max_num_features
+        self.sep_position = config.sep_position
 
-    def forward(self, video_features: torch.Tensor) -> torch.Tensor:
+    def forward(self, video_features: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         rows, length, size = video_features.shape
         if size != self.feature_size:
             raise ValueError(f"video_features hold vectors of {size}, this model takes {self.feature_size}")
@@ -229,7 +242,10 @@ class TempCLRVideoEmbeddings(TempCLREmbeddings):
         tokens = self.video_mlp(video_features.to(self.video_mlp.linear1.weight.dtype))
         specials = self.special_token_embeddings(self.position_ids[:, :2]).expand(rows, -1, -1)
         tokens = torch.cat([specials[:, :1], tokens, specials[:, 1:]], dim=1)
-        return self.add_positions(tokens, torch.cat([self.position_ids[:, : length + 1], self.position_ids[:, -1:]], 1))
+        before_sep, sep = self.position_ids[:, : length + 1], self.position_ids[:, -1:]
+        if self.sep_position == "next":
+            before_sep, sep = before_sep.expand(rows, -1), 1 + (real * before_sep[:, 1:]).amax(1, keepdim=True)
+        return self.add_positions(tokens, torch.cat([before_sep, sep], dim=1))
 
 
 class TempCLRPreTrainedModel(PreTrainedModel):
@@ -289,7 +305,8 @@ class TempCLRTextModel(TempCLRPreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         """Encode ``input_ids`` (N, L) under ``attention_mask`` (N, L; 1 or true = real, default all).
 
-        ``pooler_output`` (N, hidden_size) is the mean of the last layer over real tokens but [CLS], [SEP] included.
+        ``pooler_output`` (N, hidden_size) is by default the mean of the last layer over real tokens but [CLS], [SEP]
+        included: see ``pooling`` in the configuration. The last real token is taken for [SEP].
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -301,8 +318,11 @@ class TempCLRTextModel(TempCLRPreTrainedModel):
         # [CLS] is a key even of a row that is all padding: a softmax over no key at all would give NaN.
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=real | is_cls)
         hidden_states = self.encoder(hidden_states, mask, **kwargs)
+        positions = self.embeddings.position_ids[:, : real.shape[1]]
+        is_sep = positions == (positions * real).amax(1, keepdim=True)
         return BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states, pooler_output=masked_mean(hidden_states, real & ~is_cls)
+            last_hidden_state=hidden_states,
+            pooler_output=pool(hidden_states, real & ~is_cls, is_sep, pooling=self.config.pooling),
         )
 
 
@@ -340,15 +360,16 @@ class TempCLRVideoModel(TempCLRPreTrainedModel):
         """Encode ``video_features`` (N, T, feature_size) under ``video_mask`` (N, T; 1 or true = real, default all).
 
         ``last_hidden_state`` (N, T, hidden_size) is that of the features alone; ``hidden_states`` and ``attentions``
-        have [CLS] before and [SEP] after them. ``pooler_output`` (N, hidden_size) is the mean of the last layer over
-        real features and [SEP]. What stands in padding, NaN included, changes nothing.
+        have [CLS] before and [SEP] after them. ``pooler_output`` (N, hidden_size) is by default the mean of the last
+        layer over real features and [SEP]: see ``pooling`` in the configuration. What stands in padding, NaN included,
+        changes nothing.
         """
         if video_features is None:
             raise ValueError("video_features is missing")
         if video_mask is None:
             video_mask = video_features.new_ones(video_features.shape[:2])
         real = video_mask.bool()
-        hidden_states = self.embeddings(video_features.masked_fill(~real[..., None], 0))
+        hidden_states = self.embeddings(video_features.masked_fill(~real[..., None], 0), real)
         one = torch.ones_like(real[:, :1])
         cls_key = one if self.config.attend_cls else ~one
         mask = create_bidirectional_mask(
@@ -359,7 +380,12 @@ class TempCLRVideoModel(TempCLRPreTrainedModel):
         hidden_states = self.encoder(hidden_states, mask, **kwargs)
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states[:, 1:-1],
-            pooler_output=masked_mean(hidden_states, torch.cat([~one, real, one], dim=1)),
+            pooler_output=pool(
+                hidden_states,
+                torch.cat([~one, real, one], dim=1),
+                torch.cat([~one, torch.zeros_like(real), one], dim=1),
+                pooling=self.config.pooling,
+            ),
         )
 
 
