@@ -9,20 +9,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tempclr.evaluation.clip_retrieval import clip_retrieval_from_embeddings as clip_retrieval_from_embeddings
+    from tempclr.evaluation.clip_retrieval import evaluate_clip_retrieval as evaluate_clip_retrieval
+    from tempclr.evaluation.embeddings import Embeddings as Embeddings
+    from tempclr.evaluation.embeddings import embed_paragraphs as embed_paragraphs
     from tempclr.evaluation.localization import evaluate_localization as evaluate_localization
     from tempclr.evaluation.localization import localize_steps as localize_steps
     from tempclr.evaluation.matching import evaluate_matching as evaluate_matching
+    from tempclr.evaluation.matching import matching_from_embeddings as matching_from_embeddings
     from tempclr.evaluation.metrics import paired_bootstrap as paired_bootstrap
+    from tempclr.evaluation.moments import evaluate_moments as evaluate_moments
     from tempclr.evaluation.report import write_results as write_results
     from tempclr.evaluation.retrieval import evaluate_retrieval as evaluate_retrieval
+    from tempclr.evaluation.retrieval import retrieval_from_embeddings as retrieval_from_embeddings
 
 _HOME = {
+    "Embeddings": "embeddings",
+    "embed_paragraphs": "embeddings",
+    "evaluate_clip_retrieval": "clip_retrieval",
+    "clip_retrieval_from_embeddings": "clip_retrieval",
     "evaluate_localization": "localization",
     "localize_steps": "localization",
     "evaluate_matching": "matching",
+    "matching_from_embeddings": "matching",
+    "evaluate_moments": "moments",
     "paired_bootstrap": "metrics",
     "write_results": "report",
     "evaluate_retrieval": "retrieval",
+    "retrieval_from_embeddings": "retrieval",
 }
 __all__ = [*_HOME]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,12 @@ def _running_minimum(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], 
 
 @dataclass(frozen=True)
 class LocalizationResult:
-    """Step localization of a set of videos. ``recall`` is the mean of ``recall_per_task``; frames and hits are per
-    video."""
+    """Step localization of a set of videos.
+
+    ``recall`` is the mean of ``recall_per_task``. ``frames``, ``hits`` and ``annotated`` have one array a video with
+    one entry a step: the chosen frame (-1 where the official search finds none), whether it lies in the step's own
+    segments, and whether the video has any (only such steps count).
+    """
 
     protocol: LocalizationProtocol
     recall: float
@@ -84,6 +89,7 @@ class LocalizationResult:
     num_steps: int
     frames: tuple[NDArray[np.int64], ...]
     hits: tuple[NDArray[np.bool_], ...]
+    annotated: tuple[NDArray[np.bool_], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The part that goes into a results file."""
@@ -107,62 +113,129 @@ def step_costs(frames: Tensor, steps: Tensor, *, similarity: str, temperature: f
     return -torch.log_softmax(frames @ steps.T / temperature, dim=-1)
 
 
-def evaluate_localization(
-    model: Any, paragraphs: Sequence[Paragraph], *, batch_size: int = 64, show_progress_bar: bool = False
-) -> LocalizationResult:
-    """Recall of the annotated steps: one frame is chosen for each sentence and must fall into that sentence's segment.
+def merge_windows(logits: Tensor, num_frames: int, *, window: int, stride: int) -> Tensor:
+    """Mean of the logits of overlapping windows: (rows of all windows one after the other, K) -> (num_frames, K).
 
-    Frames are the video tower's hidden states, one a feature (:func:`tempclr.inference.feature_hidden_states`). The
-    similarity is ``model.config.similarity``: ``"dot"`` takes raw products as released, ``"cosine"`` divides by
-    ``model.config.temperature``. Recall is taken within each ``task`` and averaged over tasks; videos without a task
-    form one group, ``"all"``. Raises :class:`InputError` for a video with fewer features than sentences.
+    Windows of ``window`` frames start every ``stride`` frames; the last one is the first to reach the end, where it is
+    cut. So the released localization merges them; averaging hidden states, as :func:`evaluate_localization` does,
+    gives the same dot products.
+
+    Raises:
+        ValueError: the windows of so many frames have another number of rows.
+
+    >>> merge_windows(torch.tensor([[0.0], [2.0], [4.0], [6.0]]), 3, window=2, stride=1).flatten().tolist()
+    [0.0, 3.0, 6.0]
+    """
+    starts = torch.arange(0, max(1, num_frames - window + stride), stride)
+    place = starts[:, None] + torch.arange(window)
+    place = place[place < num_frames]
+    if len(place) != len(logits):
+        raise ValueError(
+            f"windows of {window} every {stride} over {num_frames} frames have {len(place)} rows, got {len(logits)}"
+        )
+    place = place.to(logits.device)
+    total = logits.new_zeros(num_frames, logits.shape[1]).index_add_(0, place, logits)
+    return total / torch.bincount(place, minlength=num_frames)[:, None]
+
+
+def evaluate_localization(
+    model: Any,
+    paragraphs: Sequence[Paragraph],
+    *,
+    protocol: str = "clean",
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+) -> LocalizationResult:
+    """Recall of the annotated steps: one frame is chosen for each step and must fall into one of the step's segments.
+
+    The steps are those of the row's ``steps``, all of them in the task's order, whether or not the video shows them, as
+    CrossTask evaluates; a step counts once a video if ``step_indices`` names it. Rows without ``steps`` take their
+    sentences, each with its own segment.
+
+    Frames are the video tower's hidden states, one a feature (:func:`tempclr.inference.feature_hidden_states`: windows
+    of 32 every 16 at the released geometry, averaged where they overlap). By ``model.config.similarity``, ``"dot"`` takes raw products as released, ``"cosine"`` divides by ``model.config.temperature``. Recall is taken
+    within each ``task`` and averaged over tasks; videos without a task form one group, ``"all"``.
+
+    ``protocol="official"``: raw products, [CLS] hidden from the features, and no step found in a video with no more
+    features than steps (the released search reads beyond its table there).
+
+    Raises:
+        InputError: no videos, a video without features, or (clean) with fewer features than steps.
     """
     from tqdm.auto import tqdm
 
-    from tempclr.inference import encode_text, feature_hidden_states
-
     if not len(paragraphs):
         raise InputError("no videos to evaluate: the dataset is empty")
-    similarity = model.config.similarity
-    protocol = LocalizationProtocol(
-        similarity=similarity, temperature=model.config.temperature if similarity == "cosine" else 1.0
-    )
-    frames, hits = [], []
+    official = protocol == "official"
+    similarity = "dot" if official else model.config.similarity
+    temperature = model.config.temperature if similarity == "cosine" else 1.0
+    settings = LocalizationProtocol(similarity=similarity, temperature=temperature, protocol=protocol)
+    found = []
+    for paragraph in tqdm(paragraphs, desc="localize", unit="video", disable=not show_progress_bar):
+        cost = _paragraph_costs(model, paragraph, settings, batch_size=batch_size)
+        inside = step_frames(paragraph, len(cost), official=official)
+        lost = official and len(cost) <= cost.shape[1]
+        chosen = np.full(cost.shape[1], -1) if lost else localize_steps(cost)
+        hits = (chosen >= 0) & inside[chosen, np.arange(len(chosen))]
+        found.append((paragraph.task if paragraph.task is not None else ALL_TASKS, chosen, hits, inside.any(axis=0)))
     matched: dict[str, int] = {}
     total: dict[str, int] = {}
-    for paragraph in tqdm(paragraphs, desc="localize", unit="video", disable=not show_progress_bar):
-        features, rate = features_and_rate(paragraph)
-        if len(features) < len(paragraph.sentences):
-            raise InputError(
-                f"video {paragraph.video_id!r} has {len(features)} features for {len(paragraph.sentences)} sentences; "
-                "localization needs one each: extract more features a second or leave the video out"
-            )
-        cost = step_costs(
-            feature_hidden_states(model, features),
-            encode_text(model, list(paragraph.sentences), batch_size=batch_size),
-            similarity=similarity,
-            temperature=protocol.temperature,
-        )
-        chosen = localize_steps(cost)
-        spans = [
-            feature_range(start, end, features_per_second=rate, num_features=len(features))
-            for start, end in zip(paragraph.starts, paragraph.ends, strict=True)
-        ]
-        first, last = np.array(spans).T
-        hit = (first <= chosen) & (chosen < last)
-        task = paragraph.task if paragraph.task is not None else ALL_TASKS
-        matched[task] = matched.get(task, 0) + int(hit.sum())
-        total[task] = total.get(task, 0) + len(hit)
-        frames.append(chosen)
-        hits.append(hit)
+    for task, _, hits, annotated in found:
+        matched[task] = matched.get(task, 0) + int(hits.sum())
+        total[task] = total.get(task, 0) + int(annotated.sum())
     return LocalizationResult(
-        protocol=protocol,
+        protocol=settings,
         recall=step_recall(matched, total),
-        recall_per_task={task: matched[task] / total[task] for task in sorted(total)},
-        num_videos=len(frames),
+        recall_per_task={task: matched[task] / total[task] for task in sorted(total) if total[task]},
+        num_videos=len(found),
         num_steps=sum(total.values()),
-        frames=tuple(frames),
-        hits=tuple(hits),
+        frames=tuple(chosen for _, chosen, _, _ in found),
+        hits=tuple(hits for _, _, hits, _ in found),
+        annotated=tuple(np.atleast_1d(annotated) for _, _, _, annotated in found),
+    )
+
+
+def step_texts(paragraph: Paragraph) -> list[str]:
+    """The texts that are localized: all steps of the task where the row lists them, else its sentences."""
+    return list(paragraph.sentences if paragraph.steps is None else paragraph.steps)
+
+
+def step_frames(paragraph: Paragraph, num_frames: int, *, official: bool = False) -> NDArray[np.bool_]:
+    """(num_frames, num_steps): which frames lie in a segment of which step.
+
+    A segment has the frames it touches, at least one. The released code takes floor(start) to ceil(end) as they are.
+    """
+    _, rate = features_and_rate(paragraph)
+    inside = np.zeros((num_frames, len(step_texts(paragraph))), dtype=bool)
+    indices = range(len(paragraph)) if paragraph.step_indices is None else paragraph.step_indices
+    for start, end, step in zip(paragraph.starts, paragraph.ends, indices, strict=True):
+        if official:
+            first, last = math.floor(start * rate), math.ceil(end * rate)
+        else:
+            first, last = feature_range(start, end, features_per_second=rate, num_features=num_frames)
+        inside[first:last, step] = True
+    return inside
+
+
+def _paragraph_costs(model: Any, paragraph: Paragraph, protocol: LocalizationProtocol, *, batch_size: int) -> Tensor:
+    from tempclr.evaluation.embeddings import hidden_cls
+    from tempclr.inference import encode_text, feature_hidden_states
+
+    features, _ = features_and_rate(paragraph)
+    texts = step_texts(paragraph)
+    if len(features) < len(texts) and protocol.protocol != "official":
+        what = "sentences" if paragraph.steps is None else "steps"
+        raise InputError(
+            f"video {paragraph.video_id!r} has {len(features)} features for {len(texts)} {what}; "
+            "localization needs one each: extract more features a second or leave the video out"
+        )
+    with hidden_cls(model) if protocol.protocol == "official" else nullcontext():
+        states = feature_hidden_states(model, features)
+    return step_costs(
+        states,
+        encode_text(model, texts, batch_size=batch_size),
+        similarity=protocol.similarity,
+        temperature=protocol.temperature,
     )
 
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tempclr.costs import cost_matrix
-from tempclr.errors import InputError
-from tempclr.evaluation.protocols import MatchingProtocol
-from tempclr.evaluation.retrieval import embed_segments, embed_sentences
+from tempclr.evaluation.embeddings import Embeddings, embed_paragraphs
+from tempclr.evaluation.protocols import MatchingProtocol, similarity_of
 from tempclr_kernels import alignment
 
 if TYPE_CHECKING:
@@ -58,19 +57,39 @@ def evaluate_matching(
     model: Any,
     paragraphs: Sequence[Paragraph],
     *,
-    similarity: str = "cosine",
+    similarity: str | None = None,
+    protocol: str = "clean",
     batch_size: int = 64,
     show_progress_bar: bool = False,
 ) -> MatchingResult:
     """Share of sentences i whose cell (i, i) lies on the hard DTW path of the n × n costs of their own video.
 
     One pooled vector a sentence and one a segment, background removed; the mean is taken over videos. After Table 6(a)
-    of the TempCLR paper, which gives the words but not the formula.
+    of the TempCLR paper, which gives the words but not the formula; the released code has neither, so that
+    ``protocol="official"`` only means raw dot products.
     """
-    if not len(paragraphs):
-        raise InputError("no videos to evaluate: the dataset is empty")
-    protocol = MatchingProtocol(similarity=similarity)
-    sentences, lengths = embed_sentences(model, paragraphs, batch_size=batch_size, show_progress_bar=show_progress_bar)
-    clips, _ = embed_segments(model, paragraphs, batch_size=batch_size, show_progress_bar=show_progress_bar)
-    shares = match_shares(cost_matrix(sentences, clips, similarity=similarity), lengths)
-    return MatchingResult(protocol=protocol, match_share=float(shares.mean()), num_videos=len(shares), per_video=shares)
+    embeddings = embed_paragraphs(model, paragraphs, batch_size=batch_size, show_progress_bar=show_progress_bar)
+    return matching_from_embeddings(embeddings, similarity=similarity, protocol=protocol)
+
+
+def matching_from_embeddings(
+    embeddings: Embeddings, *, similarity: str | None = None, protocol: str = "clean"
+) -> MatchingResult:
+    """:func:`evaluate_matching` from vectors that are there already, background removed.
+
+    >>> vectors, lengths = torch.eye(4).view(2, 2, 4), torch.tensor([2, 2])
+    >>> matching_from_embeddings(Embeddings(vectors, lengths, vectors, lengths)).match_share
+    1.0
+    """
+    if embeddings.background != "removed" or not torch.equal(embeddings.num_sentences, embeddings.num_clips):
+        raise ValueError("matching needs one annotated segment a sentence: embed with the background removed")
+    similarity = similarity_of(protocol, similarity)
+    size = int(embeddings.num_clips.max())
+    cost = cost_matrix(embeddings.sentences[:, :size], embeddings.clips[:, :size], similarity=similarity)
+    shares = match_shares(cost, embeddings.num_sentences)
+    return MatchingResult(
+        protocol=MatchingProtocol(similarity=similarity, protocol=protocol),
+        match_share=float(shares.mean()),
+        num_videos=len(shares),
+        per_video=shares,
+    )

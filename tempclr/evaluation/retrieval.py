@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from tempclr.costs import cost_matrix
-from tempclr.errors import InputError
-from tempclr.evaluation.localization import features_and_rate
+from tempclr.evaluation.embeddings import Embeddings, embed_paragraphs, hidden_cls
 from tempclr.evaluation.metrics import TIE_RULE, ranks, retrieval_metrics
-from tempclr.evaluation.protocols import MEASURES, RetrievalProtocol
-from tempclr_kernels import dtw, otam, pairwise_distances
+from tempclr.evaluation.official_metrics import OFFICIAL_TIE_RULES, official_ranks
+from tempclr.evaluation.official_scores import official_score_pairs
+from tempclr.evaluation.protocols import MEASURES, RetrievalProtocol, similarity_of
+from tempclr.evaluation.scores import score_pairs
 
 if TYPE_CHECKING:
     from tempclr.data.rows import Paragraph
 
-MEMORY_CELLS = 16_000_000
-"""Cost cells held at once when windows are chosen for each pair: 64 MB in float32, a few times that with the sort."""
+__all__ = ["RetrievalResult", "evaluate_retrieval", "retrieval_from_embeddings"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,8 @@ class RetrievalResult:
     """Metrics and ranks of each measure on the same queries.
 
     ``metrics[measure]``: ``{"R@1", "R@5", "R@10", "median_rank"}``; ``ranks[measure]``: (num_queries,) int64, 1 is the
-    best, ties ranked last; ``protocols[measure]``: what exactly was measured.
+    best; ``protocols[measure]``: what exactly was measured; ``first[measure]``: (num_queries,) int64, the video each
+    query ranked first.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -41,6 +38,7 @@ class RetrievalResult:
     protocols: dict[str, RetrievalProtocol]
     num_queries: int
     tie_rule: str = TIE_RULE
+    first: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The part that goes into a results file."""
@@ -60,7 +58,9 @@ def evaluate_retrieval(
     *,
     background: str = "removed",
     measures: Sequence[str] = MEASURES,
-    similarity: str = "cosine",
+    similarity: str | None = None,
+    protocol: str = "clean",
+    combination: str | None = None,
     normalize_length: bool = True,
     window_seconds: float = 16.0,
     stride_seconds: float | None = None,
@@ -77,251 +77,110 @@ def evaluate_retrieval(
     * ``cap_avg``: mean over the sentences of the best similarity to a clip;
     * ``dtw``, ``otam`` (both ways): minus the hard distance over the costs 1 - similarity, divided by sentences · clips
       of the pair unless ``normalize_length=False`` (the released scaling up to a constant factor, which moves no rank).
-      With the background kept, each pair sees only its own best windows (:func:`kept_window_distances`);
-    * ``dtw+cap_avg``, ``otam+cap_avg``: both score matrices standardised, (s - mean) / std over all pairs, then added
-      (:func:`combine`).
+      With the background kept, each pair sees only its own best ``keep_ratio`` · sentences windows;
+    * ``dtw+cap_avg``, ``otam+cap_avg``: both score matrices added as :func:`tempclr.evaluation.scores.combine` says;
+      ``combination`` is ``"standardised"`` by default, ``"constant"`` for the official protocol.
 
-    ``similarity`` is the cosine, or ``"dot"`` for raw products. Raises :class:`InputError` for an empty dataset or a
-    video without features.
+    ``similarity`` is the cosine, or ``"dot"`` for raw products. ``protocol="official"`` does as the released code does,
+    defects included (:mod:`tempclr.evaluation.official_scores`): raw products, and windows embedded without their
+    [CLS]. Under ``torch.distributed`` every rank must call this; the rows of the scores are divided among them, and the
+    ranks are those of one process. Raises :class:`InputError` for an empty dataset or a video without features.
     """
-    if not len(paragraphs):
-        raise InputError("no videos to evaluate: the dataset is empty")
+    released_windows = protocol == "official" and background == "kept"
+    with hidden_cls(model) if released_windows else nullcontext():
+        embeddings = embed_paragraphs(
+            model,
+            paragraphs,
+            background=background,
+            window_seconds=window_seconds,
+            stride_seconds=stride_seconds,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+        )
+    return retrieval_from_embeddings(
+        embeddings,
+        measures=measures,
+        similarity=similarity,
+        protocol=protocol,
+        combination=combination,
+        normalize_length=normalize_length,
+        keep_ratio=keep_ratio,
+    )
+
+
+def retrieval_from_embeddings(
+    embeddings: Embeddings,
+    *,
+    measures: Sequence[str] = MEASURES,
+    similarity: str | None = None,
+    protocol: str = "clean",
+    combination: str | None = None,
+    normalize_length: bool = True,
+    keep_ratio: float = 1.3,
+    across_ranks: bool = True,
+    show_progress_bar: bool = False,
+) -> RetrievalResult:
+    """Full-video retrieval from vectors that are there already; settings as :func:`evaluate_retrieval`.
+
+    >>> import torch
+    >>> vectors, lengths = torch.eye(4).view(2, 2, 4), torch.tensor([2, 2])
+    >>> found = retrieval_from_embeddings(Embeddings(vectors, lengths, vectors, lengths), measures=["dtw"])
+    >>> found.metrics["dtw"]["R@1"]
+    1.0
+    """
     if not measures:
         raise ValueError(f"measures is empty, choose among {', '.join(MEASURES)}")
-    stride_seconds = window_seconds if stride_seconds is None else stride_seconds
-    windows = (
-        {"window_seconds": window_seconds, "stride_seconds": stride_seconds, "keep_ratio": keep_ratio}
-        if background == "kept"
-        else {}
-    )
+    official = protocol == "official"
+    similarity = similarity_of(protocol, similarity)
+    combination = ("constant" if official else "standardised") if combination is None else combination
+    kept = embeddings.background == "kept"
+    windows: dict[str, Any] = {}
+    if kept:
+        windows = {"window_seconds": embeddings.window_seconds, "stride_seconds": embeddings.stride_seconds}
+        windows["keep_ratio"] = keep_ratio
     protocols = {
         measure: RetrievalProtocol(
-            background=background,
+            background=embeddings.background,
             measure=measure,
             similarity=similarity,
             normalize_length=normalize_length,
+            combination=combination if "+" in measure else "standardised",
+            protocol=protocol,
             **windows,
         )
         for measure in measures
     }
-    options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
-    sentences, num_sentences = embed_sentences(model, paragraphs, **options)
-    if background == "removed":
-        clips, num_clips = embed_segments(model, paragraphs, **options)
+    inputs = (embeddings.sentences, embeddings.clips, embeddings.num_sentences, embeddings.num_clips)
+    options: dict[str, Any] = {
+        "measures": measures,
+        "combination": combination,
+        "across_ranks": across_ranks,
+        "show_progress_bar": show_progress_bar,
+    }
+    if official:
+        if (normalize_length, keep_ratio) != (True, 1.3):
+            found = f"normalize_length={normalize_length}, keep_ratio={keep_ratio}"
+            raise ValueError(f"protocol='official' scales by length and keeps 1.3 windows a sentence, got {found}")
+        scores = official_score_pairs(*inputs, background=embeddings.background, **options)
     else:
-        clips, num_clips = embed_windows(
-            model, paragraphs, window_seconds=window_seconds, stride_seconds=stride_seconds, **options
+        scores = score_pairs(
+            *inputs,
+            similarity=similarity,
+            normalize_length=normalize_length,
+            keep_ratio=keep_ratio if kept else None,
+            **options,
         )
-    scores = score_pairs(
-        sentences,
-        clips,
-        num_sentences,
-        num_clips,
-        measures=measures,
-        similarity=similarity,
-        normalize_length=normalize_length,
-        keep_ratio=keep_ratio if background == "kept" else None,
-    )
-    query_ranks = {measure: ranks(score.cpu().numpy()) for measure, score in scores.items()}
+    return _ranked(scores, protocols, official=official)
+
+
+def _ranked(scores: dict[str, Tensor], protocols: dict[str, RetrievalProtocol], *, official: bool) -> RetrievalResult:
+    values = {measure: score.cpu().numpy() for measure, score in scores.items()}
+    query_ranks = {measure: official_ranks(score) if official else ranks(score) for measure, score in values.items()}
     return RetrievalResult(
-        metrics={measure: retrieval_metrics(values) for measure, values in query_ranks.items()},
+        metrics={measure: retrieval_metrics(own) for measure, own in query_ranks.items()},
         ranks=query_ranks,
         protocols=protocols,
-        num_queries=len(paragraphs),
+        num_queries=len(next(iter(values.values()))),
+        tie_rule=OFFICIAL_TIE_RULES["full-video"] if official else TIE_RULE,
+        first={measure: score.argmax(axis=1) for measure, score in values.items()},
     )
-
-
-def score_pairs(
-    sentences: Tensor,
-    clips: Tensor,
-    num_sentences: Tensor,
-    num_clips: Tensor,
-    *,
-    measures: Sequence[str] = MEASURES,
-    similarity: str = "cosine",
-    normalize_length: bool = True,
-    keep_ratio: float | None = None,
-) -> dict[str, Tensor]:
-    """Scores of all paragraphs against all videos by each measure, higher is better.
-
-    ``sentences``: (num_paragraphs, n, d) and ``clips``: (num_videos, m, d), padded, with their lengths. Returns measure
-    -> (num_paragraphs, num_videos) float32. ``keep_ratio=None`` lets ``dtw`` and ``otam`` see all clips; a number lets
-    each pair see its own best ones (:func:`kept_window_distances`). ``cap_avg`` always sees all.
-    """
-    wanted = {part for measure in measures for part in measure.split("+")}
-    scores: dict[str, Tensor] = {}
-    for part in sorted(wanted):
-        if part == "cap_avg" or keep_ratio is None:
-            distance = pairwise_distances(
-                sentences,
-                clips,
-                num_sentences,
-                num_clips,
-                measure=part,
-                both_ways=part == "otam",
-                similarity=similarity,
-            )
-            kept = num_clips.expand(len(num_sentences), -1)
-        else:
-            distance, kept = kept_window_distances(
-                sentences, clips, num_sentences, num_clips, measure=part, similarity=similarity, keep_ratio=keep_ratio
-            )
-        if part != "cap_avg" and normalize_length:
-            distance = distance / (num_sentences[:, None] * kept)
-        scores[part] = -distance
-    return {measure: combine([scores[part] for part in measure.split("+")]) for measure in measures}
-
-
-def combine(scores: Sequence[Tensor]) -> Tensor:
-    """Sum of score matrices, each standardised over all its entries: Σ (s - mean(s)) / std(s). One matrix stays as it
-    is.
-
-    The paper's "+ Cap. Avg." gives no formula; standardising makes the sum free of the scale of either part. A constant
-    matrix adds nothing.
-
-    >>> combine([torch.tensor([[0.0, 2.0]]), torch.tensor([[10.0, 30.0]])]).tolist()
-    [[-2.0, 2.0]]
-    """
-    if len(scores) == 1:
-        return scores[0]
-    total = torch.zeros_like(scores[0])
-    for score in scores:
-        # The rounded mean of a constant matrix may miss its entries, and the tiny rest would be blown up to ±1.
-        if score.amax() > score.amin():
-            total = total + (score - score.mean()) / score.std(correction=0)
-    return total
-
-
-def kept_window_distances(
-    sentences: Tensor,
-    clips: Tensor,
-    num_sentences: Tensor,
-    num_clips: Tensor,
-    *,
-    measure: str,
-    similarity: str = "cosine",
-    keep_ratio: float = 1.3,
-) -> tuple[Tensor, Tensor]:
-    """Hard distances of all pairs, each over its own best windows in time order, and how many windows each pair kept.
-
-    Shapes as :func:`score_pairs`; returns (num_paragraphs, num_videos) float32 and int64. A pair keeps the
-    int(keep_ratio · sentences) windows, at least as many as sentences and at most all, whose lowest cost over the
-    sentences is lowest (ties: the earlier window), and aligns them in time order by ``measure``, ``"dtw"`` or
-    ``"otam"`` (both ways).
-    """
-    wanted = (num_sentences.double() * keep_ratio).long().maximum(num_sentences)
-    kept = torch.minimum(wanted[:, None], num_clips[None, :])
-    distances = sentences.new_empty(kept.shape)
-    for rows in _chunks(len(sentences), size=clips.shape[0] * clips.shape[1] * sentences.shape[1]):
-        # One flat product: broadcasting over pairs would copy every clip for every paragraph.
-        flat = cost_matrix(sentences[rows].flatten(0, 1), clips.flatten(0, 1), similarity=similarity)
-        cost = flat.unflatten(0, (-1, sentences.shape[1])).unflatten(2, (-1, clips.shape[1])).transpose(1, 2)
-        cost = keep_windows(cost, num_sentences[rows], num_clips, kept[rows])
-        lengths = torch.stack([num_sentences[rows, None].expand_as(kept[rows]), kept[rows]], dim=-1)
-        distances[rows] = dtw(cost, lengths) if measure == "dtw" else otam(cost, lengths, both_ways=True)
-    return distances, kept
-
-
-def keep_windows(cost: Tensor, num_sentences: Tensor, num_clips: Tensor, kept: Tensor) -> Tensor:
-    """Columns of each pair's cost that some sentence likes best, in time order.
-
-    ``cost``: (P, V, n, m), ``num_sentences``: (P,), ``num_clips``: (V,), ``kept``: (P, V) columns to keep. Returns
-    (P, V, n, kept.max()); columns past a pair's own count are repetitions without meaning.
-    """
-    num_rows, num_columns = cost.shape[-2:]
-    past_sentences = torch.arange(num_rows, device=cost.device) >= num_sentences[:, None]
-    past_clips = torch.arange(num_columns, device=cost.device) >= num_clips[:, None]
-    lowest = cost.masked_fill(past_sentences[:, None, :, None], math.inf).amin(dim=-2)
-    order = lowest.masked_fill(past_clips, math.inf).argsort(dim=-1, stable=True)
-    # Note [Windows back in time order]: the first kept[p, v] entries of order are the chosen windows by cost. Setting
-    # the others to the last index and sorting brings the chosen ones to the front in time order; the rest is padding
-    # that the lengths hide. Padded windows sort behind every real one, so they are never among the chosen.
-    width = int(kept.max())
-    dropped = torch.arange(width, device=cost.device) >= kept[..., None]
-    columns = order[..., :width].masked_fill(dropped, num_columns - 1).sort(dim=-1).values
-    return cost.gather(-1, columns[..., None, :].expand(*cost.shape[:-1], width))
-
-
-def embed_sentences(
-    model: Any, paragraphs: Sequence[Paragraph], *, batch_size: int = 64, show_progress_bar: bool = False
-) -> tuple[Tensor, Tensor]:
-    """(num_paragraphs, n, d) float32, zero padded, and (num_paragraphs,) lengths, on the model's device."""
-    from tempclr.inference import encode_text
-
-    sentences = [paragraph.sentences for paragraph in paragraphs]
-    flat = encode_text(
-        model, list(chain.from_iterable(sentences)), batch_size=batch_size, show_progress_bar=show_progress_bar
-    )
-    return _padded(list(flat.split([len(own) for own in sentences])), device=model.device)
-
-
-def embed_segments(
-    model: Any, paragraphs: Sequence[Paragraph], *, batch_size: int = 64, show_progress_bar: bool = False
-) -> tuple[Tensor, Tensor]:
-    """One pooled vector for each annotated segment: (num_videos, m, d), zero padded, and (num_videos,) lengths."""
-
-    def segments(paragraph: Paragraph) -> list[tuple[float, float]]:
-        return list(zip(paragraph.starts, paragraph.ends, strict=True))
-
-    return _embed_spans(model, paragraphs, segments, batch_size=batch_size, show_progress_bar=show_progress_bar)
-
-
-def embed_windows(
-    model: Any,
-    paragraphs: Sequence[Paragraph],
-    *,
-    window_seconds: float,
-    stride_seconds: float,
-    batch_size: int = 64,
-    show_progress_bar: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """One pooled vector for each window over the whole video: (num_videos, m, d), zero padded, and (num_videos,)
-    lengths."""
-
-    def windows(paragraph: Paragraph) -> list[tuple[float, float]]:
-        features, rate = features_and_rate(paragraph)
-        return window_spans(len(features) / rate, window_seconds=window_seconds, stride_seconds=stride_seconds)
-
-    return _embed_spans(model, paragraphs, windows, batch_size=batch_size, show_progress_bar=show_progress_bar)
-
-
-def window_spans(duration_seconds: float, *, window_seconds: float, stride_seconds: float) -> list[tuple[float, float]]:
-    """Windows ``[start, end)`` over the whole video; the last one is cut at the end and is the first to reach it.
-
-    >>> window_spans(5.0, window_seconds=2.0, stride_seconds=2.0)
-    [(0.0, 2.0), (2.0, 4.0), (4.0, 5.0)]
-    """
-    num_windows = 1 + max(0, math.ceil(round((duration_seconds - window_seconds) / stride_seconds, 6)))
-    starts = [index * stride_seconds for index in range(num_windows)]
-    return [(start, min(start + window_seconds, duration_seconds)) for start in starts]
-
-
-def _embed_spans(
-    model: Any,
-    paragraphs: Sequence[Paragraph],
-    spans_of: Callable[[Paragraph], list[tuple[float, float]]],
-    *,
-    batch_size: int,
-    show_progress_bar: bool,
-) -> tuple[Tensor, Tensor]:
-    from tqdm.auto import tqdm
-
-    from tempclr.inference import encode_clips
-
-    embedded = []
-    for paragraph in tqdm(paragraphs, desc="embed videos", unit="video", disable=not show_progress_bar):
-        features, rate = features_and_rate(paragraph)
-        spans = spans_of(paragraph)
-        embedded.append(encode_clips(model, features, spans, features_per_second=rate, batch_size=batch_size))
-    return _padded(embedded, device=model.device)
-
-
-def _padded(sequences: list[Tensor], *, device: torch.device) -> tuple[Tensor, Tensor]:
-    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
-    return pad_sequence(sequences, batch_first=True).to(device), lengths
-
-
-def _chunks(num_rows: int, *, size: int) -> Iterator[slice]:
-    """Slices of rows so that rows · ``size`` stays within MEMORY_CELLS (one row at least)."""
-    step = max(1, MEMORY_CELLS // max(1, size))
-    return (slice(start, start + step) for start in range(0, num_rows, step))

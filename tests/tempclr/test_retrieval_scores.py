@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tempclr.evaluation import retrieval
-from tempclr.evaluation.retrieval import combine, keep_windows, kept_window_distances, score_pairs, window_spans
+from tempclr.evaluation import scores as scores_module
+from tempclr.evaluation.embeddings import window_spans
+from tempclr.evaluation.scores import combine, keep_windows, score_pairs
 from tempclr_kernels import dtw, otam
 
 GOLDEN = np.load(Path(__file__).parent / "data/evaluation_golden.npz")
@@ -78,7 +79,7 @@ def test_scores_are_those_of_one_pair_at_a_time(keep_ratio, similarity, normaliz
                     a[p, :n], b[v, :m], measure, similarity=similarity, normalize=normalize, keep_ratio=keep_ratio
                 )
                 assert float(matrix[p, v]) == pytest.approx(expected, rel=1e-5, abs=1e-5), (measure, p, v)
-    monkeypatch.setattr(retrieval, "MEMORY_CELLS", 1)
+    monkeypatch.setattr(scores_module, "MEMORY_CELLS", 1)
     again = score_pairs(a, b, a_lengths, b_lengths, measures=["dtw"], **options)
     torch.testing.assert_close(
         again["dtw"], scores["dtw"], rtol=0, atol=1e-12
@@ -101,10 +102,14 @@ def test_windows_are_chosen_by_their_best_sentence_and_kept_in_time_order():
 
 @pytest.mark.parametrize(("num_sentences", "num_windows", "expected"), [(3, 9, 3), (4, 9, 5), (10, 13, 13), (5, 4, 4)])
 def test_a_pair_keeps_at_least_one_window_a_sentence_and_at_most_all(num_sentences, num_windows, expected):
+    """The score is divided by the kept windows: those of the best ``expected`` ones give it, fewer or more do not."""
     a, n = ragged([num_sentences], 4, seed=0)
     b, m = ragged([num_windows], 4, seed=1)
-    assert kept_window_distances(a, b, n, m, measure="dtw")[1].tolist() == [[expected]]
-    assert kept_window_distances(a, b, n, m, measure="dtw", keep_ratio=0.1)[1].item() == min(num_sentences, num_windows)
+    cost = 1 - torch.nn.functional.normalize(a[0], dim=-1) @ torch.nn.functional.normalize(b[0], dim=-1).T
+    for ratio, count in ((1.3, expected), (0.1, min(num_sentences, num_windows))):
+        chosen = cost.min(dim=0).values.argsort()[:count].sort().values
+        found = score_pairs(a, b, n, m, measures=["dtw"], keep_ratio=ratio)["dtw"]
+        assert found.item() == pytest.approx(-float(dtw(cost[:, chosen])) / (num_sentences * count))
 
 
 def test_combination_is_the_sum_of_standardised_scores():
