@@ -13,7 +13,7 @@ from tempclr.costs import SIMILARITIES, cosine_cost
 from tempclr.negatives import Negatives, sample_negatives
 from tempclr_kernels import dtw, otam
 
-__all__ = ["LOSS_MEASURES", "sequence_loss", "tempclr_loss", "unit_loss"]
+__all__ = ["LOSS_MEASURES", "contrast_orders", "sequence_loss", "tempclr_loss", "unit_loss"]
 
 LOSS_MEASURES = ("dtw", "otam")
 
@@ -217,38 +217,71 @@ def sequence_loss(
             generator=generator,
         )
     sentences, clips = units.text_mask.sum(dim=1), units.video_mask.sum(dim=1)
-    batch = len(sentences)
     # A paragraph without units has no negatives either: length 1 keeps the kernels content, the mask keeps it out.
     sentences, clips = sentences.clamp_min(1), clips.clamp_min(1)
-    paired = torch.arange(batch, device=sentences.device)
     costs = _all_costs(units, cosine_eps, with_others=negatives.other_videos is not None)
-    own_cost = costs[paired, paired] if negatives.other_videos is not None else costs
-
-    own = _distance(
-        own_cost,
+    losses = contrast_orders(
+        costs,
         torch.stack([sentences, clips], dim=1),
+        negatives=negatives,
+        measure=measure,
+        gamma=gamma,
+        temperature=temperature,
+    )
+    used = negatives.qualifies
+    return torch.where(used, losses, 0).sum() / used.sum().clamp_min(1)
+
+
+def contrast_orders(
+    costs: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    negatives: Negatives,
+    measure: str = "dtw",
+    gamma: float = 0.1,
+    temperature: float = 1.0,
+) -> Tensor:
+    """The cross-entropy of each paragraph's true order against its negatives, over ``−distance / temperature``.
+
+    Args:
+        costs: (B, n, m) of each paragraph with its own video; with ``negatives.other_videos`` (B, B, n, m), of each
+            paragraph with every video.
+        lengths: (B, 2) int, real rows and columns; None: all.
+        negatives: whose row 0 is the true order.
+        measure, gamma, temperature: see :func:`sequence_loss`.
+
+    Returns:
+        (B,); what stands for a paragraph that has no negative (see ``negatives.qualifies``) means nothing.
+
+    >>> costs, orders = 1 - torch.eye(2)[None], torch.tensor([[[0, 1], [1, 0]]])
+    >>> drawn = Negatives(row_orders=orders, order_mask=torch.tensor([True]))
+    >>> contrast_orders(costs, negatives=drawn, gamma=0.0)
+    tensor([0.1269])
+    """
+    paired = torch.arange(len(costs), device=costs.device)
+    with_others = negatives.other_videos is not None
+    own = _distance(
+        costs[paired, paired] if with_others else costs,
+        lengths,
         measure=measure,
         gamma=gamma,
         row_orders=negatives.row_orders,
         column_orders=negatives.column_orders,
     )
-    shuffles = negatives.order_mask is not None
-    distances = [own if shuffles else own[:, None]]
-    masks = [own.new_ones((batch, 1), dtype=torch.bool)]
+    distances = [own if negatives.order_mask is not None else own[:, None]]
+    masks = [own.new_ones((len(costs), 1), dtype=torch.bool)]
     if negatives.order_mask is not None:
         masks.append(negatives.order_mask[:, None].expand(-1, own.shape[1] - 1))
     if negatives.other_videos is not None and negatives.other_mask is not None:
         other = negatives.other_videos
-        lengths = torch.stack([sentences[:, None].expand_as(other), clips[other]], dim=2)
-        distances.append(_distance(costs[paired[:, None], other], lengths, measure=measure, gamma=gamma))
+        if lengths is None:
+            lengths = torch.tensor(costs.shape[-2:], device=costs.device).expand(len(costs), 2)
+        of_pairs = torch.stack([lengths[:, :1].expand_as(other), lengths[:, 1][other]], dim=2)
+        distances.append(_distance(costs[paired[:, None], other], of_pairs, measure=measure, gamma=gamma))
         masks.append(negatives.other_mask)
-
-    real = torch.cat(masks, dim=1)
     logits = -torch.cat(distances, dim=1) / temperature
-    logits = torch.where(real, logits, torch.finfo(logits.dtype).min)
-    losses = functional.cross_entropy(logits, torch.zeros_like(paired), reduction="none")
-    used = negatives.qualifies
-    return torch.where(used, losses, 0).sum() / used.sum().clamp_min(1)
+    logits = torch.where(torch.cat(masks, dim=1), logits, torch.finfo(logits.dtype).min)
+    return functional.cross_entropy(logits, torch.zeros_like(paired), reduction="none")
 
 
 class _Units(NamedTuple):
@@ -339,7 +372,7 @@ def _all_costs(units: _Units, eps: float, *, with_others: bool) -> Tensor:
 
 def _distance(
     cost: Tensor,
-    lengths: Tensor,
+    lengths: Tensor | None,
     *,
     measure: str,
     gamma: float,

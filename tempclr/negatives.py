@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import torch
 from torch import Tensor
 
-__all__ = ["STRATEGIES", "Negatives", "sample_negatives"]
+__all__ = ["STEP_STRATEGIES", "STRATEGIES", "Negatives", "sample_negatives", "sample_step_negatives"]
 
 STRATEGIES = ("seg_unit", "seg_only", "within_seg", "all_unit", "unpaired", "joint", "visual_anchor")
+STEP_STRATEGIES = ("seg_unit", "seg_only")
+MAX_LISTED_UNITS = 6
+_LISTED_ORDERS = torch.tensor(list(permutations(range(MAX_LISTED_UNITS))))
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,9 @@ def sample_negatives(
     ================ ======================================================== ==============================
 
     The shuffling strategies need two sentences and two clips besides: with one of either no order can be told from
-    another. Orders are drawn independently (two negatives may coincide) from the sort of random keys; no list of
-    permutations exists at any length. Nothing waits for the device, and with ``generator=None`` the function compiles
-    into one graph.
+    another. Orders are drawn independently (two negatives may coincide) from the sort of random keys, but for
+    ``visual_anchor``, whose few orders do not come twice: see Note [Orders without replacement]. Nothing waits for the
+    device, and with ``generator=None`` the function compiles into one graph.
 
     Args:
         strategy: a name of :data:`STRATEGIES`.
@@ -108,6 +112,61 @@ def sample_negatives(
     if strategy == "joint":
         return Negatives(**orders, **_other_videos(sentence_mask, clip_mask, num_negatives, generator))
     return Negatives(**orders)
+
+
+def sample_step_negatives(
+    strategy: str,
+    *,
+    step_sequence: Tensor,
+    frame_steps: Tensor,
+    num_negatives: int = 31,
+    generator: torch.Generator | None = None,
+) -> Negatives:
+    """Draw the negatives of one video of a task, whose sequence names a step as often as it is done (TempCLR A.2.2).
+
+    A negative is the steps in another order, and for ``"seg_unit"`` the frames shuffled inside each run of frames of
+    one step (``"seg_only"`` leaves them). An order that names the same steps as the true one, as the exchange of two
+    equal steps does, is replaced by a rotation by one. Orders are drawn independently.
+
+    Args:
+        strategy: a name of :data:`STEP_STRATEGIES`.
+        step_sequence: (S,) int, the steps as they are done; neighbours differ.
+        frame_steps: (M,) int, the step that each frame shows, in the order of the frames.
+        num_negatives: k.
+        generator: source of randomness; None is the global one of the tensors' device.
+
+    Returns:
+        ``row_orders`` (1, 1 + k, S) and ``column_orders`` (1, 1 + k, M) or None, the true orders in row 0.
+
+    Raises:
+        ValueError: for an unknown strategy or ``num_negatives`` < 1.
+
+    >>> steps = torch.tensor([0, 1])
+    >>> sample_step_negatives("seg_only", step_sequence=steps, frame_steps=steps, num_negatives=1).row_orders
+    tensor([[[0, 1],
+             [1, 0]]])
+    """
+    if strategy not in STEP_STRATEGIES:
+        raise ValueError(f"negatives of steps must be one of {', '.join(STEP_STRATEGIES)}, got {strategy!r}")
+    if num_negatives < 1:
+        raise ValueError(f"num_negatives must be at least 1, got {num_negatives}")
+    place = torch.arange(len(step_sequence), device=step_sequence.device)
+    keys = _uniform((num_negatives, len(place)), device=place.device, generator=generator)
+    orders = keys.argsort(dim=1)
+    same = (step_sequence[orders] == step_sequence).all(dim=1, keepdim=True)
+    orders = torch.where(same, place.roll(1), orders)
+    column_orders = None
+    if strategy == "seg_unit":
+        segment = _segments(frame_steps[None])
+        real = torch.ones_like(segment, dtype=torch.bool)
+        shuffled = _shuffled_inside(segment, segment, real, num_negatives, generator, must_differ=False)
+        column = torch.arange(len(frame_steps), device=place.device).expand(1, 1, -1)
+        column_orders = torch.cat([column, shuffled], dim=1)
+    return Negatives(
+        row_orders=torch.cat([place[None], orders])[None],
+        column_orders=column_orders,
+        order_mask=torch.tensor([len(place) >= 2], device=place.device),
+    )
 
 
 def _column_orders(
@@ -153,7 +212,7 @@ def _row_orders(
     sentence_mask: Tensor, clip_mask: Tensor, num_negatives: int, generator: torch.Generator | None
 ) -> Negatives:
     true_order = _real_first(sentence_mask)
-    ranks = _shuffled_ranks(sentence_mask.sum(dim=1), num_negatives, sentence_mask.shape[1], generator)
+    ranks = _distinct_ranks(sentence_mask.sum(dim=1), num_negatives, sentence_mask.shape[1], generator)
     shuffled = true_order[:, None].expand_as(ranks).gather(2, ranks.argsort(dim=2))
     return Negatives(
         row_orders=torch.cat([true_order[:, None], shuffled], dim=1),
@@ -205,6 +264,34 @@ def _shuffled_ranks(num_units: Tensor, num_negatives: int, width: int, generator
     shift = _shift(_uniform((*shape[:2], 1), device=unit.device, generator=generator), num_units)
     rotated = torch.where(real, (unit + shift) % num_units.clamp_min(1), unit)
     return torch.where((ranks == unit).all(dim=2, keepdim=True), rotated, ranks)
+
+
+# Note [Orders without replacement]: the released pretraining permutes the five sentences of a sequence and takes 31
+# different ones of their 119 wrong orders. Up to six sentences all orders are listed and drawn without replacement;
+# where there are fewer than asked for, each comes again only when all have come. Of the 5039 and more wrong orders of
+# longer paragraphs 31 independent draws hardly ever coincide.
+
+
+def _distinct_ranks(num_units: Tensor, num_negatives: int, width: int, generator: torch.Generator | None) -> Tensor:
+    """(B, k, width) new place of each unit, as :func:`_shuffled_ranks`, but different ones. See Note [Orders …]."""
+    drawn = _shuffled_ranks(num_units, num_negatives, width, generator)
+    # In lexicographic order the first n! orders permute the last n of the listed units; turned around, the first n.
+    listed = (MAX_LISTED_UNITS - 1 - _LISTED_ORDERS.flip(1)).to(num_units.device)
+    order = torch.arange(1, len(listed), device=num_units.device)
+    factorial = torch.ones_like(num_units)
+    for count in range(2, MAX_LISTED_UNITS + 1):
+        factorial = torch.where(num_units >= count, factorial * count, factorial)
+    keys = _uniform((len(num_units), len(order)), device=order.device, generator=generator)
+    order = torch.where(order < factorial[:, None], keys, 2.0).argsort(dim=1) + 1
+    place = torch.arange(num_negatives, device=order.device) % (factorial - 1).clamp_min(1)[:, None]
+    chosen = listed[torch.where(factorial[:, None] > 1, order.gather(1, place), 0)]
+    chosen = chosen[..., :width] if width <= MAX_LISTED_UNITS else _continued(chosen, width)
+    return torch.where(num_units[:, None, None] <= MAX_LISTED_UNITS, chosen, drawn)
+
+
+def _continued(ranks: Tensor, width: int) -> Tensor:
+    rest = torch.arange(ranks.shape[2], width, device=ranks.device)
+    return torch.cat([ranks, rest.expand(*ranks.shape[:2], -1)], dim=2)
 
 
 def _shuffled_inside(

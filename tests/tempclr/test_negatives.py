@@ -198,3 +198,25 @@ def test_bad_requests_name_what_is_allowed():
         sample_negatives("seg_units", **inputs)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         sample_negatives("seg_only", **inputs, num_negatives=0)
+
+
+@pytest.mark.parametrize(("count", "orders"), [(2, 1), (3, 5), (4, 23), (5, 119), (6, 719)])
+@pytest.mark.parametrize("padding", [0, 4])
+def test_visual_anchor_does_not_repeat_an_order_before_all_have_come(count, orders, padding):
+    """Note [Orders without replacement]."""
+    inputs = batch([list(range(count)), [0]], num_sentences=[count, 1], padding=padding)
+    for asked in (31, orders, orders + 2):
+        drawn = sample_negatives("visual_anchor", **inputs, num_negatives=asked).row_orders
+        times = Counter(tuple(order[:count]) for order in drawn[0, 1:].tolist())
+        assert tuple(range(count)) not in times
+        assert len(times) == min(asked, orders) and max(times.values()) - min(times.values()) <= 1 - (asked <= orders)
+        assert (drawn[0, :, count:] == torch.arange(count, drawn.shape[2])).all()
+        assert (drawn[1] == torch.arange(drawn.shape[2])).all()
+
+
+def test_visual_anchor_draws_every_order_equally_often():
+    inputs = batch([list(range(4))] * 2300, num_sentences=[4] * 2300)
+    generator = torch.Generator().manual_seed(0)
+    drawn = sample_negatives("visual_anchor", **inputs, num_negatives=3, generator=generator).row_orders
+    times = Counter(tuple(order) for order in drawn[:, 1:].flatten(0, 1).tolist())
+    assert len(times) == 23 and max(abs(count - 300) for count in times.values()) < 5 * 300**0.5
