@@ -31,7 +31,7 @@ def check_available(device: torch.device) -> None:
             f"impl='triton' needs the triton package, which does not import here ({error}); "
             "install triton>=3.6 (Linux) or choose impl='numba'"
         ) from error
-    if device.type == "cpu" and not _interpreted(kernels):
+    if device.type == "cpu" and not _interpreted(kernels.sweep_forward):
         raise RuntimeError(
             "impl='triton' got a CPU tensor, which runs only in Triton's interpreter; "
             "set TRITON_INTERPRET=1 before Python starts, move the tensor to CUDA, or choose impl='numba'"
@@ -174,10 +174,10 @@ def _tangent_kernels() -> Any:
     return wavefront_tangents
 
 
-def _interpreted(kernels: Any) -> bool:
+def _interpreted(kernel: Any) -> bool:
     import triton
 
-    return not isinstance(kernels.sweep_forward, triton.runtime.JITFunction)
+    return not isinstance(kernel, triton.runtime.JITFunction)
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ class _Sweep:
 
     def forward(self, *, distance: Tensor, table: Tensor | None, edge: Tensor | None) -> None:
         kernels = _kernels()
-        fast = self.cost.is_cuda and torch.version.hip is None and not _interpreted(kernels)
+        fast = self.cost.is_cuda and torch.version.hip is None and not _interpreted(kernels.sweep_forward)
         self.launch(
             kernels.sweep_forward,
             p_cost=self.cost,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tempclr_kernels import wavefront
+from tempclr_kernels import pairwise_triton, wavefront
 
 triton = pytest.importorskip("triton")
 if not isinstance(wavefront._kernels().sweep_forward, triton.runtime.JITFunction):
@@ -68,6 +68,27 @@ def compiled(build: Build) -> Any:
     )
 
 
+def compiled_pairs(kernel: str, target: str, measure: str, gamma: float, turned: bool, dtype: torch.dtype) -> Any:
+    """Compile a kernel of all pairs, with cosines whose norms are multiplied beforehand."""
+    from tempclr_kernels import pairwise_triton_kernels
+
+    source = getattr(pairwise_triton_kernels, kernel)
+    constants = pairwise_triton.constants(measure, gamma, dtype, turned=turned, nvidia=target != "gfx942")
+    constants["SIMILARITY"] = 1
+    constants = {name: value for name, value in constants.items() if name in source.arg_names}
+    element = {torch.float32: "*fp32", torch.float64: "*fp64"}[dtype]
+    signature = {}
+    for name in source.arg_names:
+        pointer = "*i64" if "lengths" in name else element
+        scalar = "fp64" if "gamma" in name or name == "eps" else "i32"
+        signature[name] = "constexpr" if name in constants else pointer if name.startswith("p_") else scalar
+    return triton.compile(
+        triton.compiler.ASTSource(source, signature=signature, constexprs=constants),
+        target=triton.backends.compiler.GPUTarget(*TARGETS[target]),
+        options={"num_warps": 1},
+    )
+
+
 def registers_and_stack(cubin: bytes, folder: Path) -> tuple[int, int]:
     """Registers of a thread, and the bytes of local memory it needs: anything spilled out of registers is there."""
     path = folder / "kernel.cubin"
@@ -112,13 +133,43 @@ SLOW = [pytest.param(build, marks=pytest.mark.slow) for build in ALL if build no
 @pytest.mark.parametrize("build", [*QUICK, *SLOW], ids=lambda build: str(build))
 def test_compiles_without_spills(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    binary = compiled(build)
-    if build.target == "gfx942":
+    assert_in_registers(compiled(build), build.target, MOST_REGISTERS[build.size], tmp_path)
+
+
+def assert_in_registers(binary: Any, target: str, most_registers: int, folder: Path) -> None:
+    if target == "gfx942":
         spilled = re.findall(r"\.(?:vgpr|sgpr)_spill_count:\s+(\d+)", binary.asm["amdgcn"])
         assert spilled and not any(map(int, spilled))
     else:
-        registers, stack = registers_and_stack(binary.asm["cubin"], tmp_path)
-        assert stack == 0 and registers <= MOST_REGISTERS[build.size]
+        registers, stack = registers_and_stack(binary.asm["cubin"], folder)
+        assert stack == 0 and registers <= most_registers, f"{registers} registers, {stack} bytes of stack"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("kernel", "measure", "gamma", "turned"),
+    [
+        ("aligned_pairs", "dtw", 0.0, False),
+        ("aligned_pairs", "dtw", 0.1, False),
+        ("aligned_pairs", "otam", 0.0, True),
+        ("aligned_pairs", "otam", 0.1, True),
+        ("best_matches", "cap_avg", 0.0, False),
+    ],
+)
+@pytest.mark.parametrize("target", TARGETS)
+def test_all_pairs_compile_without_spills(
+    target: str,
+    kernel: str,
+    measure: str,
+    gamma: float,
+    turned: bool,
+    dtype: torch.dtype,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    binary = compiled_pairs(kernel, target, measure, gamma, turned, dtype)
+    assert_in_registers(binary, target, 80, tmp_path)
 
 
 def test_short_sides_need_one_warp_and_no_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
