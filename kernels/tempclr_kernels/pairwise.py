@@ -14,6 +14,7 @@ from .checks import check_gamma, check_lengths, check_measure, check_tensor, che
 
 WORKING_MEMORY_BYTES = 256 << 20
 CACHE_BYTES = 8 << 20
+MANY_PAIRS = 4096  # on a GPU, from here on a lane each; fewer would leave it idle, and get a warp each
 SIMILARITIES = ("cosine", "dot")
 
 
@@ -81,6 +82,10 @@ def pairwise_distances(
     with torch.autocast(a.device.type, enabled=False):  # the products are to be as precise as the result
         if impl == "numba":
             _sweep_products(a, b, *sizes, out, measure, gamma, both_ways, similarity, eps)
+        elif impl == "triton" and out.numel() >= MANY_PAIRS:
+            from . import pairwise_triton
+
+            pairwise_triton.sweep_products(a, b, *sizes, out, measure, gamma, both_ways, similarity, eps)
         else:
             _sweep_costs(a, b, *sizes, out, measure, gamma, both_ways, similarity, eps, distance)
     out[_broken(a, sizes[0])] = torch.nan
