@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -91,12 +91,12 @@ def feature_range(
 
 def select_sentences(paragraph: Paragraph, positions: Sequence[int]) -> Paragraph:
     """The same video with the sentences at ``positions`` only."""
-    return dataclasses.replace(
-        paragraph,
-        sentences=[paragraph.sentences[position] for position in positions],
-        starts=[paragraph.starts[position] for position in positions],
-        ends=[paragraph.ends[position] for position in positions],
-    )
+    of_sentences = ("sentences", "starts", "ends", "step_indices", "annotator_spans")
+    values = {name: getattr(paragraph, name) for name in of_sentences}
+    kept: dict[str, Any] = {
+        name: [value[position] for position in positions] for name, value in values.items() if value is not None
+    }
+    return dataclasses.replace(paragraph, **kept)
 
 
 class ParagraphDataset:

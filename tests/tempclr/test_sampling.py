@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -93,6 +94,16 @@ def test_selected_sentences_keep_their_times_and_the_video():
     part = select_sentences(whole, [0, 2])
     assert (part.sentences, part.starts, part.ends) == (["step 0", "step 2"], [0.0, 4.0], [2.0, 6.0])
     assert part.features is whole.features
+
+
+def test_selected_sentences_keep_their_steps_and_annotators():
+    spans = tuple(((float(n), n + 1.0), (float(n), n + 2.0)) for n in range(3))
+    marked = dataclasses.replace(
+        paragraph(3), steps=("a", "b", "c", "d"), step_indices=(3, 0, 2), annotator_spans=spans
+    )
+    part = select_sentences(marked, [0, 2])
+    assert (part.steps, part.step_indices) == (("a", "b", "c", "d"), (3, 2))
+    assert part.annotator_spans == (spans[0], spans[2])
 
 
 def test_dataset_cuts_long_paragraphs_and_leaves_short_ones():
