@@ -18,10 +18,13 @@ from tempclr.errors import InputError
 
 COMMANDS = {
     "demo": "the main job, end to end, on videos it makes itself",
+    "prepare": "official files of a corpus to dataset rows",
     "extract": "videos to one feature vector a second",
     "pretrain": "train TempCLR on paragraphs and videos",
     "evaluate": "retrieval, localization and matching",
     "align": "find each sentence in one video",
+    "publish": "send a model, a dataset or the kernels to the Hugging Face Hub",
+    "convert": "a released checkpoint to a model folder",
     "bench": "kernels against peers on this machine",
 }
 

@@ -286,7 +286,7 @@ def _fields(row: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     if path is not None and fields["features"] is not None:
         raise InputError("both features and features_path are given; leave one out", field="features_path")
     if path is not None:
-        fields["features"] = _load_features(_resolve(path, folder, "features_path"))
+        fields["features"] = load_feature_file(_resolve(path, folder, "features_path"))
     if isinstance(fields["video"], Mapping):  # what datasets.Video(decode=False) gives
         fields["video"] = fields["video"].get("path")
     if fields["video"] is not None:
@@ -308,7 +308,8 @@ def _resolve(path: Any, folder: Path | None, field: str) -> Path:
     return resolved
 
 
-def _load_features(path: Path) -> np.ndarray:
+def load_feature_file(path: Path) -> np.ndarray:
+    """Float32 ``(T, D)`` of a ``.npy`` or ``.safetensors`` file; errors name the file."""
     try:
         if path.suffix == ".npy":
             return feature_array(np.load(path, allow_pickle=False))
