@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from os import PathLike
@@ -67,11 +67,27 @@ class Served:
     message: str = ""
 
 
+@dataclass
+class Fault:
+    """The next ``times`` requests of ``method`` whose path matches ``pattern`` fail.
+
+    ``status``: the Hub answers so, with ``headers``; ``None``: it cuts the connection in the middle of the request.
+    """
+
+    method: str
+    pattern: str
+    status: int | None
+    times: int = 1
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 class LoopbackHub:
     """A Hub stand-in for as long as the ``with`` block runs.
 
     ``users`` maps tokens to user names; every user is a member of every organization. Files above ``lfs_threshold``
     bytes, and weights and archives of any size, travel as LFS objects.
+
+    ``faults``: requests that are to fail, for tests of what the client does then.
 
     The client reads its environment when it is imported, so give ``environment`` to a new process:
 
@@ -91,6 +107,7 @@ class LoopbackHub:
         lfs_threshold: int = 10 * 1024 * 1024,
     ):
         self.requests: list[Served] = []
+        self.faults: list[Fault] = []
         self._lock = threading.RLock()
         # Port 0: the system picks a free one.
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
@@ -149,7 +166,21 @@ class LoopbackHub:
 
     def failures(self) -> list[Served]:
         """What this server could not answer: unknown routes, and its own faults."""
-        return [served for served in self.requests if served.status >= 500 or served.message.startswith(_NO_ROUTE)]
+        return [
+            served
+            for served in self.requests
+            if (served.status >= 500 and served.message != _ASKED_FOR) or served.message.startswith(_NO_ROUTE)
+        ]
+
+    def next_fault(self, method: str, address: str) -> Fault | None:
+        """The fault that this request meets, counted off and logged."""
+        with self._lock:
+            for fault in self.faults:
+                if fault.times and fault.method == method and re.search(fault.pattern, urlsplit(address).path):
+                    fault.times -= 1
+                    self.requests.append(Served(method, address, fault.status or 0, _ASKED_FOR))
+                    return fault
+        return None
 
     def respond(self, method: str, address: str, *, headers: Mapping[str, str], body: bytes) -> Response:
         """Answer one request and log it."""
@@ -186,6 +217,7 @@ class LoopbackHub:
 
 
 _NO_ROUTE = "The loopback Hub has no route"
+_ASKED_FOR = "A fault that was asked for"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -199,7 +231,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         headers = {name.title(): value for name, value in self.headers.items()}
-        response = self._hub.respond(self.command, self.path, headers=headers, body=self._body(headers))
+        fault = self._hub.next_fault(self.command, self.path)
+        if fault is not None and fault.status is None:
+            # Not a word, and unread bytes of the request: the client sees its connection reset.
+            self.rfile.read(min(64, int(headers.get("Content-Length", "0"))))
+            self.close_connection = True
+            return
+        body = self._body(headers)
+        if fault is not None and fault.status is not None:
+            failed = HubError(fault.status, _ASKED_FOR, headers=fault.headers)
+            response = error_response(failed)
+        else:
+            response = self._hub.respond(self.command, self.path, headers=headers, body=body)
         self.send_response(response.status)
         for name, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
             self.send_header(name, value)

@@ -1,0 +1,195 @@
+"""What would be sent to the Hub, as a folder of its own that can be looked at, checked and thrown away."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from tempclr.errors import InputError
+
+__all__ = ["KINDS", "Staged", "stage_dataset", "stage_model"]
+
+KINDS = ("model", "dataset")
+
+# Note [Only what is named is sent]: a training folder also holds optimizer states, logs, caches and whatever else a
+# user keeps there. So files are chosen by what a model is made of, at the top of the folder, and never by what to leave
+# out; a link is followed only inside the folder.
+MODEL_FILES = (
+    "config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "probe.safetensors",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "conversion.json",
+    "alignment.png",
+    "README.md",
+    "LICENSE",
+    "configuration_*.py",
+    "modeling_*.py",
+    "processing_*.py",
+)
+TEXT_SUFFIXES = (".json", ".md", ".py", ".txt", ".yaml", ".yml")
+_SECRETS = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|api_org_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{30,})\b")
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A folder ready to be sent: ``kind`` of repository, what stays behind (names relative to the source)."""
+
+    folder: Path
+    kind: str
+    left_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+
+    def files(self) -> list[tuple[str, int]]:
+        """(name with folders, size in bytes) of every file, sorted by name."""
+        found = (path for path in self.folder.rglob("*") if path.is_file())
+        return sorted((path.relative_to(self.folder).as_posix(), path.stat().st_size) for path in found)
+
+
+def stage_model(source: str | PathLike[str], target: str | PathLike[str]) -> Staged:
+    """Copy the files a model consists of (``MODEL_FILES``) into ``target``, a new or empty folder.
+
+    Raises:
+        InputError: ``source`` holds no config.json or no weights, a file is a link that leads out of it, or a text
+            file holds what looks like an access token.
+        FileExistsError: ``target`` is not empty.
+    """
+    folder = _existing_folder(source)
+    chosen = [path for path in sorted(folder.iterdir()) if path.is_file() and _matches(path.name, MODEL_FILES)]
+    names = {path.name for path in chosen}
+    if "config.json" not in names or not fnmatch.filter(names, "*model*.safetensors"):
+        raise InputError("not a model folder: it needs config.json and model.safetensors", file=folder)
+    root = folder.resolve()
+    for path in chosen:
+        if not path.resolve().is_relative_to(root):
+            raise InputError("is a link that leads out of the model folder: put a copy there", file=path)
+    new = _new_folder(target)
+    for path in chosen:
+        shutil.copyfile(path, new / path.name)
+    _refuse_secrets(new)
+    return Staged(new, "model", tuple(path.name for path in sorted(folder.iterdir()) if path.name not in names))
+
+
+def stage_dataset(source: str | PathLike[str], target: str | PathLike[str], *, card: str) -> Staged:
+    """Write the rows of a dataset as Parquet, one or more files a split, with ``card`` as README.md.
+
+    ``source``: what ``tempclr.data.rows.load_rows`` takes. ``feature_recipe.json`` beside the data comes along.
+    Rows that name files of this machine (``features_path``, ``video``) would be useless elsewhere and are refused.
+
+    Raises:
+        InputError: the rows cannot be read, or name files of this machine, or a text holds an access token.
+    """
+    from datasets import Dataset, DatasetDict, load_from_disk
+
+    from tempclr.data.rows import load_rows
+
+    folder = Path(source)
+    on_disk = folder.is_dir() and any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    data = load_from_disk(str(folder)) if on_disk else load_rows(str(source))
+    splits = data if isinstance(data, DatasetDict) else DatasetDict(train=data)
+    new = _new_folder(target)
+    for split, rows in splits.items():
+        for column in ("features_path", "video"):
+            if column in rows.column_names and any(value is not None for value in rows[column]):
+                raise InputError(
+                    f"the rows of split {split!r} name files of this machine in the column {column!r}: "
+                    "a dataset for others holds its features itself (`tempclr extract` writes such rows)",
+                    file=folder,
+                )
+        for index, shard in enumerate(shards := _shards(rows)):
+            path = new / "data" / f"{split}-{index:05d}-of-{len(shards):05d}.parquet"
+            path.parent.mkdir(exist_ok=True)
+            assert isinstance(shard, Dataset)
+            shard.to_parquet(path)
+    (new / "README.md").write_text(card, encoding="utf-8")
+    recipe = folder / "feature_recipe.json"
+    if recipe.is_file():
+        shutil.copyfile(recipe, new / recipe.name)
+    _refuse_secrets(new)
+    return Staged(new, "dataset")
+
+
+def stage_kernel_repository(target: str | PathLike[str]) -> Staged:
+    """The repository of :func:`tempclr_hub.kernel_repository.stage_kernels`, ready to be sent."""
+    from tempclr_hub.kernel_repository import stage_kernels
+
+    return Staged(stage_kernels(_new_folder(target)), "model")
+
+
+def describe(staged: Staged) -> Iterator[str]:
+    """One line a file with its size, the total, and what stays behind."""
+    files = staged.files()
+    width = max(len(name) for name, _ in files)
+    for name, size in files:
+        yield f"  {name:<{width}}  {_readable(size):>9}"
+    yield f"  {len(files)} files, {_readable(sum(size for _, size in files))}"
+    if staged.left_out:
+        yield f"stays here: {', '.join(staged.left_out)}"
+
+
+SHARD_BYTES = 500_000_000
+
+
+def _shards(rows: object) -> list[object]:
+    size = max(1, getattr(rows, "data", rows).nbytes)  # type: ignore[attr-defined]
+    count = min(-(-size // SHARD_BYTES), max(1, len(rows)))  # type: ignore[arg-type]
+    return [rows.shard(count, index, contiguous=True) for index in range(count)]  # type: ignore[attr-defined]
+
+
+def _existing_folder(source: str | PathLike[str]) -> Path:
+    folder = Path(source)
+    if not folder.is_dir():
+        raise InputError("no such folder: give one that save_pretrained wrote", file=folder)
+    return folder
+
+
+def _new_folder(target: str | PathLike[str]) -> Path:
+    folder = Path(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty: give a new folder to stage in")
+    return folder
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _refuse_secrets(folder: Path) -> None:
+    """The text itself is never told: an error message may be logged."""
+    own = os.environ.get("HF_TOKEN", "")
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in TEXT_SUFFIXES:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if _SECRETS.search(text) or (len(own) > 6 and own in text):
+                name = path.relative_to(folder).as_posix()
+                raise InputError("holds what looks like an access token: take it out before publishing", file=name)
+
+
+def _readable(num_bytes: int) -> str:
+    value = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
