@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .configuration_tempclr import TempCLRConfig as TempCLRConfig
     from .configuration_tempclr import TempCLRTextConfig as TempCLRTextConfig
     from .configuration_tempclr import TempCLRVideoConfig as TempCLRVideoConfig
+    from .initialization_tempclr import model_from_bert as model_from_bert
     from .modeling_tempclr import TempCLRModel as TempCLRModel
     from .modeling_tempclr import TempCLROutput as TempCLROutput
     from .modeling_tempclr import TempCLRPreTrainedModel as TempCLRPreTrainedModel
@@ -20,6 +21,7 @@ _HOME = {
     "TempCLRConfig": "configuration_tempclr",
     "TempCLRTextConfig": "configuration_tempclr",
     "TempCLRVideoConfig": "configuration_tempclr",
+    "model_from_bert": "initialization_tempclr",
     "TempCLRModel": "modeling_tempclr",
     "TempCLROutput": "modeling_tempclr",
     "TempCLRPreTrainedModel": "modeling_tempclr",
