@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
+
+from tempclr.data.files import atomic_path
+from tempclr.losses import tempclr_loss
 
 __all__ = ["TRAINABLE_PARAMETERS", "TempCLRTrainer", "TempCLRTrainingArguments", "select_parameters"]
 
@@ -21,16 +24,19 @@ NOT_PREDICTIONS = [*LOSS_PARTS, "text_model_output", "video_model_output"]
 
 @dataclass
 class TempCLRTrainingArguments(TrainingArguments):
-    """``transformers.TrainingArguments`` with what contrastive training needs as defaults, and one field more.
+    """``transformers.TrainingArguments`` with what contrastive training needs as defaults, and three fields more.
 
     ``remove_unused_columns=False`` (the collator reads whole rows) and ``label_names=[]`` (there are none); everything
     else is as there.
 
     Attributes:
         train_parameters: ``"all"``, or ``"norm_only"`` for the LayerNorms alone, as the released models were trained.
+        schedule_steps: the updates at which the schedule of the learning rate ends, where that is not the end of
+            training: the released recipes decay to 0 at 1,000,000 and stop long before.
+        gather_across_ranks: whether clips are contrasted with those of all ranks, or, as released, of their own alone.
 
     Raises:
-        ValueError: for another ``train_parameters``.
+        ValueError: for another ``train_parameters``, or ``schedule_steps`` below 1.
     """
 
     remove_unused_columns: bool = field(
@@ -40,8 +46,17 @@ class TempCLRTrainingArguments(TrainingArguments):
     train_parameters: str = field(
         default="all", metadata={"help": "all, or norm_only for the LayerNorms alone", "choices": TRAINABLE_PARAMETERS}
     )
+    schedule_steps: int | None = field(
+        default=None, metadata={"help": "updates at which the learning rate's schedule ends; the end of training"}
+    )
+
+    gather_across_ranks: bool = field(
+        default=True, metadata={"help": "contrast clips with those of all ranks; False, as released: of their own"}
+    )
 
     def __post_init__(self) -> None:
+        if self.schedule_steps is not None and self.schedule_steps < 1:
+            raise ValueError(f"schedule_steps must be at least 1, got {self.schedule_steps}")
         if self.train_parameters not in TRAINABLE_PARAMETERS:
             raise ValueError(
                 f"train_parameters must be one of {', '.join(TRAINABLE_PARAMETERS)}, got {self.train_parameters!r}"
@@ -80,7 +95,10 @@ class TempCLRTrainer(Trainer):
     * The model card is TempCLR's own.
 
     Args:
-        evaluator: see above; the other arguments are those of ``transformers.Trainer``.
+        evaluator: see above.
+        train_sampler: the order of the training rows; None is that of ``train_sampling_strategy``.
+
+    The other arguments are those of ``transformers.Trainer``.
     """
 
     def __init__(
@@ -89,15 +107,18 @@ class TempCLRTrainer(Trainer):
         args: TrainingArguments | None = None,
         *positional: Any,
         evaluator: Callable[[nn.Module], dict[str, float]] | None = None,
+        train_sampler: torch.utils.data.Sampler[int] | None = None,
         **keywords: Any,
     ):
         self._train_parameters = getattr(args, "train_parameters", "all")
         self._training_parts = _Averages()
         self._evaluation_parts = _Averages()
-        self.evaluator = evaluator
+        self.evaluator, self.train_sampler = evaluator, train_sampler
         if model is not None:
             select_parameters(model, self._train_parameters)
         super().__init__(model, args, *positional, **keywords)
+        if self.args.device.type == "cpu":
+            self.args.dataloader_pin_memory = False  # torch warns that there is no device to pin memory for
         self.add_callback(_TellEpoch())
         self.can_return_loss = True
         # The loss is a mean over the batch, so that accumulated steps must be averaged by the Trainer.
@@ -115,22 +136,46 @@ class TempCLRTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
+        num_videos = len(set(inputs.get("video_id", ())))
         inputs = {name: value for name, value in inputs.items() if name != "video_id"}
-        # Note [return_loss is set here]: as an entry of the batch it would break accelerate's dispatcher, which can
-        # only concatenate tensors, and leave the other ranks hanging.
-        loss, outputs = super().compute_loss(model, {**inputs, "return_loss": True}, return_outputs=True)
-        parts = {name: outputs.get(name) for name in LOSS_PARTS}
+        loss, parts, outputs = self.loss_and_parts(model, inputs)
         if model.training:
             self._training_parts.add(parts, weight=1 / self.current_gradient_accumulation_steps)
         else:
-            self._evaluation_parts.add(parts, weight=len(next(iter(inputs.values()))))
+            self._evaluation_parts.add(parts, weight=num_videos or len(next(iter(inputs.values()))))
         return (loss, outputs) if return_outputs else loss
+
+    def loss_and_parts(
+        self, model: nn.Module, inputs: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Tensor | None], Mapping[str, Any]]:
+        """The loss of a batch, its named parts and the model's outputs; another objective overrides this."""
+        if not getattr(self.args, "gather_across_ranks", True):
+            return self._loss_of_this_rank(model, inputs)
+        # Note [return_loss is set here]: as an entry of the batch it would break accelerate's dispatcher, which can
+        # only concatenate tensors, and leave the other ranks hanging.
+        loss, outputs = super().compute_loss(model, {**inputs, "return_loss": True}, return_outputs=True)
+        return loss, {name: outputs.get(name) for name in LOSS_PARTS}, outputs
+
+    def _loss_of_this_rank(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
+        outputs = model(**inputs, return_loss=False)
+        config = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).config
+        settings: dict[str, Any] = {**config.loss_settings(), "gather_across_ranks": False}
+        settings |= {name: inputs.get(name) for name in ("sentence_mask", "clip_mask", "clip_sentence_index")}
+        parts = tempclr_loss(outputs.text_embeds, outputs.video_embeds, **settings)
+        return parts["loss"], {name: parts[name] for name in LOSS_PARTS}, outputs
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return super()._get_train_sampler(train_dataset) if self.train_sampler is None else self.train_sampler
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        steps = getattr(self.args, "schedule_steps", None)
+        return super().create_scheduler(num_training_steps if steps is None else steps, optimizer)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss).all():
             video_ids = inputs.get("video_id")
-            videos = f" (videos {', '.join(video_ids)})" if video_ids else ""
+            videos = f" (videos {', '.join(dict.fromkeys(video_ids))})" if video_ids else ""
             raise ValueError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}{videos}; the weights are those of the "
                 "step before. Look for extreme features, or lower the learning rate"
@@ -209,8 +254,8 @@ class TempCLRTrainer(Trainer):
             log_history=self.state.log_history,
             dataset_name=dataset if isinstance(dataset, str) or dataset is None else ", ".join(dataset),
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        with atomic_path(folder / "README.md") as card:
+            card.write_text(text, encoding="utf-8")
 
 
 class _TellEpoch(TrainerCallback):
