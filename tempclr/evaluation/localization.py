@@ -153,8 +153,9 @@ def evaluate_localization(
     sentences, each with its own segment.
 
     Frames are the video tower's hidden states, one a feature (:func:`tempclr.inference.feature_hidden_states`: windows
-    of 32 every 16 at the released geometry, averaged where they overlap). By ``model.config.similarity``, ``"dot"`` takes raw products as released, ``"cosine"`` divides by ``model.config.temperature``. Recall is taken
-    within each ``task`` and averaged over tasks; videos without a task form one group, ``"all"``.
+    of 32 every 16 at the released geometry, averaged where they overlap). ``model.config.similarity`` says how they
+    are compared: ``"dot"`` takes raw products as released, ``"cosine"`` divides by ``model.config.temperature``. Recall
+    is taken within each ``task`` and averaged over tasks; videos without a task form one group, ``"all"``.
 
     ``protocol="official"``: raw products, [CLS] hidden from the features, and no step found in a video with no more
     features than steps (the released search reads beyond its table there).

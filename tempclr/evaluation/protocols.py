@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+TASKS = ("retrieval", "clip-retrieval", "moments", "localization", "matching")
 PROTOCOLS = ("clean", "official")
 BACKGROUNDS = ("removed", "kept")
 MEASURES = ("cap_avg", "dtw", "otam", "dtw+cap_avg", "otam+cap_avg")

@@ -43,8 +43,8 @@ def score_pairs(
         similarity: ``"cosine"``, or ``"dot"`` for raw products.
         normalize_length: divide ``dtw`` and ``otam`` by sentences · clips of the pair.
         keep_ratio: None lets ``dtw`` and ``otam`` see all clips. A number lets each pair see only its own
-            int(keep_ratio · sentences) clips, at least as many as sentences and at most all, whose lowest cost over the sentences is
-            lowest (ties: the earlier), aligned in time order. ``cap_avg`` always sees all.
+            int(keep_ratio · sentences) clips, at least as many as sentences and at most all, whose lowest cost over
+            the sentences is lowest (ties: the earlier), aligned in time order. ``cap_avg`` always sees all.
         combination: how ``dtw+cap_avg`` and ``otam+cap_avg`` add up, see :func:`combine`.
         across_ranks: divide the rows among the ranks of ``torch.distributed``, where it is initialised.
         show_progress_bar: a bar over blocks of rows.

@@ -228,10 +228,10 @@ def test_the_command_writes_the_same_file_twice(folder, tmp_path, capsys):
     assert kept["dtw"]["protocol"]["window_seconds"] == 1.5
     assert found["left_out"] == {"num_rows": 0, "reasons": []}
     assert str(tmp_path) not in (tmp_path / "a.json").read_text()
-    assert "| background removed | dtw" in capsys.readouterr().out
+    assert "| background removed | clean    | dtw" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("task", "name"), [("localization", "task0"), ("matching", "matched sentences")])
+@pytest.mark.parametrize(("task", "name"), [("localization", "task0"), ("matching", "| matched |")])
 def test_the_command_measures_the_other_tasks(folder, tmp_path, capsys, task, name):
     assert main(["evaluate", *words(folder, task, tmp_path / "results.json")]) == 0
     assert json.loads((tmp_path / "results.json").read_text())[task]["num_videos"] == 7
