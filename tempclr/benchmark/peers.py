@@ -52,7 +52,7 @@ def _torchdtw(case: Case, task: Task) -> Run | None:
     dtw_batch = _module("torchdtw").dtw_batch
 
     cost = case.cost.unsqueeze(1)
-    rows, columns = torch.full((len(cost),), cost.shape[2]), torch.tensor([cost.shape[3]])
+    rows, columns = cost.new_full((len(cost),), cost.shape[2]).long(), cost.new_full((1,), cost.shape[3]).long()
     return lambda: Outcome(dtw_batch(cost, rows, columns, symmetric=False).squeeze(1))
 
 
@@ -61,8 +61,8 @@ def _ddtw(case: Case, task: Task) -> Run | None:
         return None
     dDTW = _module("ddtw").dDTW
 
-    minimum = "softmin" if task.soft else "hardmin"
-    mean = dDTW(min_function=minimum, gamma=task.gamma or 1.0, normalization="none", backend="cpu_numba")
+    minimum, backend = "softmin" if task.soft else "hardmin", "cuda_cpp" if case.cost.is_cuda else "cpu_numba"
+    mean = dDTW(min_function=minimum, gamma=task.gamma or 1.0, normalization="none", backend=backend)
     # It gives the mean over the batch; times the number it has the gradient of the sum.
     return of_costs(lambda cost: mean(C=cost) * len(cost), case, task)
 
@@ -72,7 +72,9 @@ def _pysdtw(case: Case, task: Task) -> Run | None:
         return None
     SoftDTW = _module("pysdtw").SoftDTW
 
-    return of_costs(lambda cost: _of_dummies(SoftDTW(task.gamma, lambda x, y: cost, use_cuda=False), cost), case, task)
+    return of_costs(
+        lambda cost: _of_dummies(SoftDTW(task.gamma, lambda x, y: cost, use_cuda=cost.is_cuda), cost), case, task
+    )
 
 
 def _of_dummies(loss: Callable[[Tensor, Tensor], Tensor], cost: Tensor) -> Tensor:
