@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tempclr.losses import sequence_loss as sequence_loss
     from tempclr.losses import tempclr_loss as tempclr_loss
     from tempclr.losses import unit_loss as unit_loss
+    from tempclr.models.s3d import S3DConfig as S3DConfig
+    from tempclr.models.s3d import S3DModel as S3DModel
+    from tempclr.models.s3d import S3DProcessor as S3DProcessor
     from tempclr.models.tempclr import TempCLRConfig as TempCLRConfig
     from tempclr.models.tempclr import TempCLRModel as TempCLRModel
     from tempclr.models.tempclr import TempCLRProcessor as TempCLRProcessor
@@ -41,6 +44,9 @@ _HOME = {
     "sequence_loss": "tempclr.losses",
     "tempclr_loss": "tempclr.losses",
     "Alignment": "tempclr.inference",
+    "S3DConfig": "tempclr.models.s3d",
+    "S3DModel": "tempclr.models.s3d",
+    "S3DProcessor": "tempclr.models.s3d",
     "TempCLRConfig": "tempclr.models.tempclr",
     "TempCLRTextConfig": "tempclr.models.tempclr",
     "TempCLRVideoConfig": "tempclr.models.tempclr",

@@ -75,8 +75,11 @@ def _convert_towers(arguments: argparse.Namespace) -> None:
 def _convert_s3d(arguments: argparse.Namespace) -> None:
     from tempclr_hub.convert_s3d import convert_s3d
 
-    done = convert_s3d(
-        arguments.checkpoint, arguments.output_dir, vocabulary=arguments.vocabulary, dtype=arguments.dtype
+    conversion = convert_s3d(
+        arguments.checkpoint,
+        arguments.output_dir,
+        vocabulary=arguments.vocabulary,
+        dtype=arguments.dtype,
+        show_progress_bar=sys.stderr.isatty(),
     )
-    words = "no vocabulary was given" if done.num_words is None else f"{done.num_words} words"
-    print(f"{arguments.checkpoint}: {done.num_tensors} tensors, {done.num_parameters:,} numbers, {words}")
+    print(conversion.summary())

@@ -27,16 +27,23 @@ FAMILIES: dict[str, dict[str, dict[str, str]]] = {
         },
         "AutoProcessor": {"TempCLRConfig": "TempCLRProcessor"},
     },
+    "s3d": {
+        "AutoConfig": {"S3DConfig": "S3DConfig", "S3DTextConfig": "S3DTextConfig", "S3DVideoConfig": "S3DVideoConfig"},
+        "AutoModel": {"S3DConfig": "S3DModel", "S3DTextConfig": "S3DTextModel", "S3DVideoConfig": "S3DVideoModel"},
+        "AutoProcessor": {"S3DConfig": "S3DProcessor"},
+        "AutoTokenizer": {"S3DConfig": "S3DTokenizer"},
+    },
 }
 AUTO_MODULES = {
     "AutoConfig": "transformers.models.auto.configuration_auto",
     "AutoModel": "transformers.models.auto.modeling_auto",
     "AutoProcessor": "transformers.models.auto.processing_auto",
+    "AutoTokenizer": "transformers.models.auto.tokenization_auto",
 }
 
 
 def register() -> None:
-    """Make every family known to ``AutoConfig``, ``AutoModel`` and ``AutoProcessor``; calling it again does no harm.
+    """Make every family known to transformers' Auto classes; calling it again does no harm.
 
     Note [Registration waits]: registering a class imports it, and with it torch and transformers: seconds that
     ``import tempclr`` should not cost. So registering with an Auto class waits until somebody imports that class, and
