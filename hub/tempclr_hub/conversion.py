@@ -135,8 +135,13 @@ def check_tensors(
             raise InputError(f"{source_name(name)!r} is {tuple(value.shape)}, expected {expected[name]}")
         if not value.is_floating_point():
             raise InputError(f"{source_name(name)!r} is of {value.dtype}, expected floating-point numbers")
-        if check_values and not torch.isfinite(value).all():
+        if check_values and not _is_finite(value):
             raise InputError(f"{source_name(name)!r} holds a number that is not finite: the checkpoint is of no use")
+
+
+def _is_finite(value: Tensor) -> bool:
+    # NaN passes through aminmax, which needs no memory of its own and a tenth of the time of isfinite.
+    return bool(torch.stack(torch.aminmax(value)).isfinite().all())
 
 
 def write_model_folder(
@@ -166,7 +171,7 @@ def write_model_folder(
     for name, value in tqdm(tensors.items(), desc="convert", unit="tensor", disable=not show_progress_bar):
         # A copy of its own: safetensors refuses tensors that share memory, and the source's file may be mapped.
         converted[name] = value.to(dtype, copy=True).contiguous()
-        if dtype == torch.float16 and not torch.isfinite(converted[name]).all():
+        if dtype == torch.float16 and not _is_finite(converted[name]):
             raise InputError(f"{name!r} has numbers too large for float16: take --dtype float32 or bfloat16")
     config.architectures, config.dtype = [model_class.__name__], dtype
     config.save_pretrained(folder)
