@@ -53,6 +53,8 @@ def read_activitynet(annotations: Sequence[str | PathLike[str]]) -> Reading:
 
 def _videos(file: Path, split: str, findings: Findings) -> Iterator[AnnotatedVideo]:
     entries = read_json_object(file)
+    if not entries:
+        raise InputError("holds no videos", file=file)
     entries.report_repeated(file, findings, "video")
     for video_id, entry in entries.items():
         sentences: list[AnnotatedSentence] = []

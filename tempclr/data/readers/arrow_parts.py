@@ -76,13 +76,13 @@ class PartedDataset:
             temporary.write_text(json.dumps(self.plan), encoding="utf-8")
         return False
 
-    def part(self, split: str, number: int) -> dict[str, Any] | None:
-        """What was recorded of a part that is done."""
+    def part(self, split: str, number: int, *, videos: Sequence[str]) -> dict[str, Any] | None:
+        """What was recorded of a part that is done and was made from those videos."""
         try:
             record = json.loads(self._record_file(split, number).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return record if self._part_file(split, number).is_file() else None
+        return record if record["videos"] == list(videos) and self._part_file(split, number).is_file() else None
 
     def add_part(self, split: str, number: int, rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> None:
         """Write a part's rows, then what is to be recorded of it."""
@@ -108,8 +108,10 @@ class PartedDataset:
         index = self._index(num_parts)
         for split, count in num_parts.items():
             state = json.loads((index / split / "state.json").read_text(encoding="utf-8"))
-            state["_data_files"] = [{"filename": self._part_file(split, number).name} for number in range(count)]
+            state["_data_files"] = [{"filename": file.name} for file in self._part_files(split, count)]
             state["_fingerprint"] = self._fingerprint(split)
+            for file in set((self.folder / split).glob("*.arrow")) - set(self._part_files(split, count)):
+                file.unlink()  # of an earlier run that made smaller parts
             (self.folder / split / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
             os.replace(index / split / "dataset_info.json", self.folder / split / "dataset_info.json")
         os.replace(index / "dataset_dict.json", self.folder / "dataset_dict.json")
@@ -148,6 +150,9 @@ class PartedDataset:
 
     def _part_file(self, split: str, number: int) -> Path:
         return self.folder / split / f"data-{number:05d}.arrow"
+
+    def _part_files(self, split: str, count: int) -> list[Path]:
+        return [self._part_file(split, number) for number in range(count)]
 
     def _record_file(self, split: str, number: int) -> Path:
         return self.folder / PROGRESS / f"{split}-{number:05d}.json"

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tempclr.data.features import VIDEO_SUFFIXES
 from tempclr.data.readers.official_files import read_pickle
 from tempclr.data.readers.records import as_id, as_list
 from tempclr.data.row_checks import feature_array, shortened
@@ -148,6 +147,8 @@ class VideoFiles:
     """A folder, sub-folders included, with files named by the video's id, with or without one more suffix."""
 
     def __init__(self, folder: str | PathLike[str]) -> None:
+        from tempclr.data.features import VIDEO_SUFFIXES  # brings PyTorch and the backbones with it
+
         self.folder = _folder(folder)
         self._files = _Index(self.folder, VIDEO_SUFFIXES, bare_names=True)
 

@@ -149,6 +149,8 @@ class _Members:
             self._fail("expected a JSON object")
         mark = self._next_mark()
         while mark != "}":
+            if not mark:
+                self._fail("ends too soon")
             self.position -= 1
             name = self._value()
             if not isinstance(name, str):
@@ -200,8 +202,8 @@ class _Members:
                 self._fail(error.msg)
             except (ValueError, RecursionError) as error:
                 self._fail(str(error))
-            if end == len(self.text) and not self.at_end and self._more():
-                continue  # a number may go on
+            if isinstance(value, int | float) and end > len(self.text) - 3 and self._more():
+                continue  # a number may go on: of "1e+6", "1e+" is read as 1
             self.position = end
             return value
         self._fail("ends too soon")

@@ -263,7 +263,7 @@ def _write_parts(
     with bar:
         for split, videos in _in_parts(survey.videos(reading)):
             number = num_parts.get(split, 0)
-            record = dataset.part(split, number)
+            record = dataset.part(split, number, videos=[video.video_id for video in videos])
             if record is None:
                 record = _write_part(dataset, number, videos, source, width, skip_bad_rows)
             width = record["width"] if width is None else width
@@ -309,7 +309,8 @@ def _write_part(
             rows.append({name: _value(paragraph, values, name, source.dtype) for name in dataset.features})
             _add(totals, _counts(sentences, duration))
             width = found_width
-    record = {"totals": totals, "reasons": findings.reasons, "width": width}
+    ids = [video.video_id for video in videos]
+    record = {"videos": ids, "totals": totals, "reasons": findings.reasons, "width": width}
     dataset.add_part(videos[0].split, number, rows, record)
     return record
 
@@ -364,7 +365,8 @@ def _within(video: AnnotatedVideo, duration: float | None, findings: Findings) -
 
 def _value(paragraph: Paragraph, values: dict[str, Any], name: str, dtype: str) -> Any:
     if name == "features":
-        features = np.ascontiguousarray(paragraph.features, dtype=dtype)
+        with np.errstate(over="ignore"):  # told below
+            features = np.ascontiguousarray(paragraph.features, dtype=dtype)
         if not np.isfinite(features).all():
             raise InputError("numbers beyond the range of float16; leave fp16 out", field="features")
         return features

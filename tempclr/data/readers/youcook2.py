@@ -81,10 +81,10 @@ def _videos(file: Path, clips_file: Path | None, findings: Findings) -> Iterator
         with findings.at(file, f"video {video_id!r}"):
             as_id(video_id)
             split = as_choice(field_of(as_object(entry), "subset"), "subset", _SPLITS)
+            task = as_text(entry["recipe_type"], "recipe_type") if entry.get("recipe_type") is not None else None
             sentences = _sentences(file, video_id, entry, findings)
             if split == "validation" and clips is not None:
                 sentences = _only_listed(sentences, clips.get(video_id, {}), findings)
-            task = as_text(entry["recipe_type"], "recipe_type") if entry.get("recipe_type") is not None else None
         if sentences:
             yield AnnotatedVideo(video_id, split, tuple(sentences), file, task=task)
     for video_id, unmatched in (clips or {}).items():
