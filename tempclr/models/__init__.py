@@ -27,6 +27,10 @@ FAMILIES: dict[str, dict[str, dict[str, str]]] = {
         },
         "AutoProcessor": {"TempCLRConfig": "TempCLRProcessor"},
     },
+    "few_shot": {
+        "AutoConfig": {"FewShotConfig": "FewShotConfig"},
+        "AutoModel": {"FewShotConfig": "FewShotModel"},
+    },
     "s3d": {
         "AutoConfig": {"S3DConfig": "S3DConfig", "S3DTextConfig": "S3DTextConfig", "S3DVideoConfig": "S3DVideoConfig"},
         "AutoModel": {"S3DConfig": "S3DModel", "S3DTextConfig": "S3DTextModel", "S3DVideoConfig": "S3DVideoModel"},
