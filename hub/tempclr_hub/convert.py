@@ -26,10 +26,11 @@ from tempclr_hub.conversion import (
 
 __all__ = ["KINDS", "MappedState", "convert_checkpoint", "map_state"]
 
-# The losses each was trained with. VideoCLIP is the unit loss alone; TempCLR adds the sequence loss.
+# The losses each was trained with. VideoCLIP is the unit loss alone; TempCLR adds the sequence loss, whose negatives
+# permute the sentences.
 KINDS: dict[str, dict[str, Any]] = {
     "videoclip": {"similarity": "dot", "unit_weight": 1.0, "sequence_weight": 0.0},
-    "tempclr": {"similarity": "dot", "unit_weight": 0.3, "sequence_weight": 0.7},
+    "tempclr": {"similarity": "dot", "unit_weight": 0.3, "sequence_weight": 0.7, "negatives": "visual_anchor"},
 }
 WRAPPER = "mmmodel."
 # The beginnings of names in the released state and in ours; what follows is the same, as both follow BERT.

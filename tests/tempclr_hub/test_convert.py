@@ -133,6 +133,7 @@ def test_the_folder_is_one_that_transformers_loads(folder):
     assert model.dtype == torch.float32 and model.processor is not None
     assert type(AutoModel.from_pretrained(folder)) is TempCLRModel
     assert (model.config.similarity, model.config.unit_weight, model.config.sequence_weight) == ("dot", 0.3, 0.7)
+    assert (model.config.measure, model.config.negatives, model.config.num_negatives) == ("dtw", "visual_anchor", 31)
 
 
 def test_it_says_what_it_did(tmp_path, capsys):
