@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tempclr.evaluation.report import write_results as write_results
     from tempclr.evaluation.retrieval import evaluate_retrieval as evaluate_retrieval
     from tempclr.evaluation.retrieval import retrieval_from_embeddings as retrieval_from_embeddings
+    from tempclr.evaluation.training import RetrievalCallback as RetrievalCallback
+    from tempclr.evaluation.training import RetrievalEvaluator as RetrievalEvaluator
+    from tempclr.evaluation.training import keep_embeddings as keep_embeddings
+    from tempclr.evaluation.training import retrieval_compute_metrics as retrieval_compute_metrics
 
 _HOME = {
     "Embeddings": "embeddings",
@@ -37,6 +41,10 @@ _HOME = {
     "write_results": "report",
     "evaluate_retrieval": "retrieval",
     "retrieval_from_embeddings": "retrieval",
+    "RetrievalCallback": "training",
+    "RetrievalEvaluator": "training",
+    "keep_embeddings": "training",
+    "retrieval_compute_metrics": "training",
 }
 __all__ = [*_HOME]
 
