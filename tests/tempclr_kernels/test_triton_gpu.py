@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from tempclr_kernels import alignment, dtw, otam, wavefront
+from tempclr_kernels import alignment, dtw, otam, pairwise, pairwise_distances, wavefront
 from tempclr_kernels.api import choose_implementation
 
 pytestmark = [
@@ -17,8 +22,8 @@ pytestmark = [
 ]
 
 MEASURES = {"dtw": dtw, "otam": otam}
-# Training pairs, a paragraph against long videos both ways round, many warps a matrix, and several strips.
-SHAPES = [(528, 32, 32), (16, 2000, 40), (16, 40, 2000), (4, 200, 180), (2, 1500, 1300)]
+# Several pairs a warp, training pairs, a paragraph against long videos both ways round, many warps, several strips.
+SHAPES = [(301, 3, 5), (528, 8, 60), (528, 32, 32), (16, 2000, 40), (16, 40, 2000), (4, 200, 180), (2, 1500, 1300)]
 
 
 @pytest.fixture(autouse=True)
@@ -179,11 +184,121 @@ def test_cuda_tensors_run_on_triton() -> None:
     torch.testing.assert_close(alignment(cost.cuda()).cpu(), alignment(cost, impl="numba"))
 
 
-def test_more_cells_than_32_bits_count() -> None:
+@pytest.mark.parametrize("measure", MEASURES)
+def test_more_cells_than_32_bits_count(measure: str) -> None:
     """2³¹ cells and more: the last matrices lie beyond what an int32 offset reaches."""
     num_matrices = (1 << 21) + 3
-    if torch.cuda.mem_get_info()[0] < 12 << 30:
-        pytest.skip("needs 12 GiB of free device memory")
+    if torch.cuda.mem_get_info()[0] < 40 << 30:
+        pytest.skip("needs 40 GiB of free device memory")
     cost = torch.rand(num_matrices, 32, 32, device="cuda")
-    distance = dtw(cost, gamma=0.1)
-    assert torch.equal(distance[-5:], dtw(cost[-5:].clone(), gamma=0.1))
+    found = run(measure, {"cost": cost}, 0.1)
+    weights = torch.linspace(-1, 1, num_matrices, device="cuda")[-5:]
+    last = cost[-5:].clone().requires_grad_()
+    distance = MEASURES[measure](last, gamma=0.1)
+    assert torch.equal(found[0][-5:], distance.detach())
+    assert torch.equal(found[1][-5:], torch.autograd.grad((distance * weights).sum(), last)[0])
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.1])
+def test_a_matrix_of_4096_by_4096(gamma: float) -> None:
+    problem = make_problem((1, 4096, 4096), gamma=gamma)
+    exact = run("dtw", in_double(problem), gamma, impl="numba")
+    assert_as_exact_as(torch.float32, run("dtw", on_cuda(problem), gamma), exact, gamma)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_the_loss_compiles_as_one_graph(measure: str) -> None:
+    problem = on_cuda(make_problem((16, 32, 32), num_orders=8))
+
+    def loss(cost: Tensor) -> Tensor:
+        distance = MEASURES[measure](cost, problem["lengths"], gamma=0.1, column_orders=problem["column_orders"])
+        target = torch.zeros(len(distance), dtype=torch.int64, device=distance.device)
+        return torch.nn.functional.cross_entropy(-distance, target)
+
+    found = []
+    for function in (loss, torch.compile(loss, fullgraph=True)):
+        cost = problem["cost"].clone().requires_grad_()
+        value = function(cost)
+        found.append((value.detach(), torch.autograd.grad(value, cost)[0]))
+    for compiled, eager in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(compiled, eager)
+
+
+def make_sequences(count: int, size: int, width: int = 64) -> tuple[Tensor, Tensor]:
+    """Embeddings of ragged lengths, NaN beyond them."""
+    generator = torch.Generator().manual_seed(size)
+    lengths = torch.randint(1, size + 1, (count,), generator=generator)
+    lengths[0] = size
+    beyond = torch.arange(size) >= lengths[:, None]
+    embeddings = torch.randn(count, size, width, generator=generator)
+    return embeddings.masked_fill(beyond[..., None], torch.nan), lengths
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize(
+    ("measure", "gamma", "both_ways"),
+    [("dtw", 0.0, False), ("dtw", 0.1, False), ("otam", 0.0, True), ("otam", 0.1, True), ("cap_avg", 0.0, False)],
+)
+def test_all_pairs(
+    measure: str,
+    gamma: float,
+    both_ways: bool,
+    similarity: str,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Held to the CPU's path in float64, whole and in chunks; products of halves are exact before they are summed."""
+    (a, a_lengths), (b, b_lengths) = make_sequences(70, 8), make_sequences(130, 60)
+    a, b = (x.to(dtype) for x in (a, b))
+    how: dict[str, Any] = {"measure": measure, "gamma": gamma, "both_ways": both_ways, "similarity": similarity}
+    exact = pairwise_distances(a.double(), b.double(), a_lengths, b_lengths, impl="numba", **how)
+    on_device = tuple(x.cuda() for x in (a, b, a_lengths, b_lengths))
+    precision = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+    slack = 4 * precision * (8 + 60 + 64) * max(1.0, exact.abs().max().item())
+    for memory in (1 << 28, 1 << 21):
+        monkeypatch.setattr(pairwise, "WORKING_MEMORY_BYTES", memory)
+        found = pairwise_distances(*on_device, **how)
+        torch.testing.assert_close(found.cpu().double(), exact, rtol=0, atol=slack)
+        assert torch.equal(found, pairwise_distances(*on_device, **how))
+
+
+def test_working_memory_of_all_pairs_is_bounded() -> None:
+    """1500 x 1500 x 12 x 60 costs would take 6.5 GB at once; the limit is 256 MB."""
+    a, b = torch.randn(1500, 12, 64, device="cuda"), torch.randn(1500, 60, 64, device="cuda")
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    result = pairwise_distances(a, b)
+    most = torch.cuda.max_memory_allocated() - before - result.numel() * result.element_size()
+    assert most < 280 << 20
+
+
+SANITIZED = """
+import torch
+from tempclr_kernels import dtw, otam, pairwise, pairwise_distances
+pairwise.MANY_PAIRS = 1
+for distance in (dtw, otam):
+    for shape in ((9, 3, 5), (2, 33, 40), (2, 9, 200), (1, 600, 520)):
+        for gamma in (0.0, 0.1):
+            cost = torch.rand(shape, device="cuda", requires_grad=True)
+            distance(cost, gamma=gamma).sum().backward()
+a, b = torch.randn(3, 5, 16, device="cuda"), torch.randn(37, 7, 16, device="cuda")
+pairwise_distances(a, b), pairwise_distances(a, b, measure="otam", gamma=0.1, both_ways=True)
+pairwise_distances(a, b, measure="cap_avg")
+torch.cuda.synchronize()
+"""
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_the_sanitizer_finds_nothing(tool: str) -> None:
+    """No access out of bounds, no race in shared memory. Each tensor is an allocation of its own, with edges."""
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer is not on the PATH")
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTHONPATH": str(root / "kernels")}
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", SANITIZED]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
