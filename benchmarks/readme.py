@@ -1,7 +1,7 @@
-"""Write the README's table of measured numbers from results files, so that no number there is typed.
+"""Write the tables of measured numbers into README.md and kernels/README.md, so that no number there is typed.
 
 python benchmarks/readme.py runs/demo     # takes over results.json and timings.json of a demo run
-python benchmarks/readme.py               # only renews the table from benchmarks/results/demo.json
+python benchmarks/readme.py               # only renews the tables from benchmarks/results/*.json
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import re
 import sys
 from pathlib import Path
 
+from kernel_tables import full_table, short_table
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
-MARKERS = ("<!-- measured by make demo -->", "<!-- end -->")
+END = "<!-- end -->"
 
 
 def take_over(run_dir: Path) -> None:
@@ -53,14 +55,27 @@ def table() -> str:
     )
 
 
-def renewed(readme: str) -> str:
-    """The README with its table made anew."""
-    start, end = (re.escape(marker) for marker in MARKERS)
-    return re.sub(f"{start}.*?{end}", lambda _: f"{MARKERS[0]}\n{table()}\n{MARKERS[1]}", readme, flags=re.S)
+# Each file's tables: the marker that begins one, and what makes it. A marker that is not there asks for no table.
+TABLES = {
+    "README.md": {"<!-- measured by make demo -->": table, "<!-- measured by benchmarks -->": short_table},
+    "kernels/README.md": {"<!-- measured by benchmarks -->": full_table},
+}
+
+
+def renewed(text: str, name: str = "README.md") -> str:
+    """The text of a file with its tables made anew."""
+    for marker, make in TABLES[name].items():
+        if marker in text:
+            found = f"{re.escape(marker)}.*?{re.escape(END)}"
+            made = f"{marker}\n{make()}\n{END}"
+            text = re.sub(found, lambda _, made=made: made, text, flags=re.S)  # type: ignore[misc]
+    return text
 
 
 if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "hub")]
     if sys.argv[1:]:
         take_over(Path(sys.argv[1]))
-    path = ROOT / "README.md"
-    path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in TABLES:
+        path = ROOT / name
+        path.write_text(renewed(path.read_text(encoding="utf-8"), name), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -46,10 +47,30 @@ def test_its_links_lead_somewhere():
         assert (ROOT / target).exists(), target
 
 
-def test_its_numbers_are_those_of_the_committed_results():
+@pytest.mark.parametrize("name", ["README.md", "kernels/README.md"])
+def test_its_numbers_are_those_of_the_committed_results(name: str):
+    """``python benchmarks/readme.py`` writes them, GPU rows from benchmarks/results/<gpu>.json once there is one."""
     code = (
         "import sys; sys.path[:0] = ['.', 'kernels', 'hub', 'benchmarks']\n"
-        "import readme; print(end=readme.renewed(open('README.md', encoding='utf-8').read()))"
+        f"import readme; print(end=readme.renewed(open({name!r}, encoding='utf-8').read(), {name!r}))"
     )
     made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert made == README and "| TempCLR " in README
+    assert made == (ROOT / name).read_text(encoding="utf-8") and "| tempclr" in made.lower()
+
+
+def test_without_a_gpu_file_its_rows_say_so_and_with_one_they_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import kernel_tables
+
+    monkeypatch.setattr(kernel_tables, "RESULTS", tmp_path)
+    cpu = ROOT / "benchmarks" / "results" / "cpu.json"
+    (tmp_path / "cpu.json").write_text(cpu.read_text(encoding="utf-8"), encoding="utf-8")
+    assert kernel_tables.short_table().count("not measured") == len(kernel_tables.GPU_ROWS)
+    row = {"task": "hard value", "implementation": "tempclr", "mode": "eager", "median_ms": 2.0, "ratio": 1.0}
+    gemm = {**row, "implementation": "bf16 GEMM alone", "median_ms": 1.0, "ratio": 0.5}
+    machine = dict.fromkeys(["gpu", "driver", "torch", "triton", "git_revision"], "some")
+    workloads = {"P/436": {"sizes": "all pairs", "times": [row, gemm]}}
+    (tmp_path / "some.json").write_text(json.dumps({"machine": machine, "workloads": workloads}), encoding="utf-8")
+    short = kernel_tables.short_table()
+    assert "bf16 GEMM alone, 1 ms" in short and short.count("not measured") == len(kernel_tables.GPU_ROWS) - 1
+    assert "not measured" not in kernel_tables.full_table()
