@@ -1,4 +1,4 @@
-"""Frozen frame encoders: one image in, one pooled vector out, with the pixel preprocessing they were trained with."""
+"""Frozen encoders of frames, or of clips of frames: one vector each, with the pixels prepared as in their training."""
 
 from __future__ import annotations
 
@@ -23,12 +23,24 @@ _WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_FEATURE_METHODS = {"image_features": "get_image_features", "video_features": "get_video_features"}
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which image processor files use
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen encoder: ``module`` maps float pixels (N, 3, height, width) to float (N, num_features)."""
+    """A frozen encoder and what it takes.
+
+    Attributes:
+        name: what it was loaded by.
+        sha256: of its weights.
+        module: maps float pixels (N, 3, height, width), of an encoder of clips (N, frames_per_clip, 3, height, width),
+            to float (N, num_features).
+        preprocessing: of each frame.
+        pooling: how one frame, or one clip, becomes one vector.
+        frames_per_clip: 1 for an encoder of frames.
+        frames_per_second: the rate that its processor asks for; None where it asks for none.
+    """
 
     name: str
     sha256: str
@@ -36,14 +48,16 @@ class Backbone:
     preprocessing: Preprocessing
     pooling: str
     num_features: int
+    frames_per_clip: int = 1
+    frames_per_second: float | None = None
 
 
 def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
-    """Load a frame encoder.
+    """Load an encoder of frames or of clips.
 
     Args:
         name: ``"efficientnet_lite0"`` (from the two efficientnet packages of the ``demo`` extra), or a folder or Hub id
-            of any Hugging Face vision model.
+            of any Hugging Face vision or video model, S3D-G among them.
         image_size: side of the square the encoder sees; None is the encoder's own (128 for EfficientNet-Lite0, which
             was trained at 224: small and quick).
 
@@ -112,27 +126,28 @@ def _fold_padding(convolution: Any) -> None:
 
 
 class _Transformers(nn.Module):
-    """Calls a Hugging Face vision model and pools as ``pooling`` says."""
+    """Calls a Hugging Face vision or video model and pools as ``pooling`` says."""
 
-    def __init__(self, model: nn.Module, pooling: str) -> None:
+    def __init__(self, model: Any, pooling: str, input_name: str) -> None:
         super().__init__()
-        self.model, self.pooling = model, pooling
+        self.model, self.pooling, self.input_name = model, pooling, input_name
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if self.pooling == "image_features":
-            output = self.model.get_image_features(pixel_values=pixels)  # type: ignore[operator]
+        if self.pooling in _FEATURE_METHODS:
+            output = getattr(self.model, _FEATURE_METHODS[self.pooling])(**{self.input_name: pixels})
             return output if isinstance(output, Tensor) else output.pooler_output
-        output = self.model(pixel_values=pixels)
+        output = self.model(**{self.input_name: pixels})
         if self.pooling == "pooler_output":
             return output.pooler_output.flatten(1)
-        hidden = output.last_hidden_state  # (N, tokens, D), or (N, D, rows, columns) of a convolutional network
-        return hidden.mean(dim=1) if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
+        hidden = output.last_hidden_state  # (N, tokens, D), or (N, D, …) with places of a convolutional network
+        return hidden.mean(dim=1) if hidden.ndim == 3 else hidden.flatten(2).mean(dim=2)
 
 
 def _from_transformers(name: str, image_size: int | None) -> Backbone:
     from transformers import AutoModel
 
-    preprocessing = _preprocessing(_processor_settings(name), name, image_size)
+    settings = _processor_settings(name)
+    preprocessing = _preprocessing(settings, name, image_size)
     weights = _weight_files(name)
     try:
         model, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
@@ -141,17 +156,40 @@ def _from_transformers(name: str, image_size: int | None) -> Backbone:
             f"cannot be loaded as a vision model: {' '.join(str(error).split())[:300]}", file=name
         ) from error
     _check_weights(set(loading["missing_keys"]), name)
+    frames_per_clip = _frames_per_clip(settings, model.config)
+    zeros = torch.zeros(1, *(() if frames_per_clip == 1 else (frames_per_clip,)), 3, *preprocessing.image_size)
     try:
         with torch.inference_mode():
-            zeros = torch.zeros(1, 3, *preprocessing.image_size)
-            pooling = _pooling(model.eval(), zeros, pooler_is_random=bool(loading["missing_keys"]))
-            module = _Transformers(model, pooling).requires_grad_(False)
-            num_features = module(zeros).shape[-1]
+            pooler_is_random = bool(loading["missing_keys"])
+            module = _pooled(_fold_norms(model.eval()), zeros, pooler_is_random=pooler_is_random)
+            num_features = module.requires_grad_(False)(zeros).shape[-1]
     except Exception as error:  # whatever a model raises when pixels alone, or pixels of this size, are not its input
         size = " x ".join(map(str, preprocessing.image_size))
-        message = f"does not encode images of {size} pixels: {' '.join(str(error).split())[:200]}"
+        what = "images" if frames_per_clip == 1 else f"clips of {frames_per_clip} images"
+        message = f"does not encode {what} of {size} pixels: {' '.join(str(error).split())[:200]}"
         raise InputError(message, file=name) from error
-    return Backbone(name, file_sha256(*weights), module, preprocessing, pooling, num_features)
+    return Backbone(
+        name,
+        file_sha256(*weights),
+        module,
+        preprocessing,
+        module.pooling,
+        num_features,
+        frames_per_clip,
+        settings.get("fps") if frames_per_clip > 1 else None,
+    )
+
+
+# Note [Frames or clips]: whether an encoder takes single frames or clips is told by its files, not by the name of its
+# class. A processor or configuration that gives a number of frames is that of an encoder of clips.
+def _frames_per_clip(settings: Mapping[str, Any], config: Any) -> int:
+    found = (settings.get("num_frames"), getattr(config, "num_frames", None), getattr(config, "frames_per_clip", None))
+    return next((number for number in found if number), 1)
+
+
+def _fold_norms(model: Any) -> Any:
+    """Models that can make batch normalisation part of their convolutions do: see Note [Folding the encoder]."""
+    return model.fold_norms() if hasattr(model, "fold_norms") else model
 
 
 # Note [A pooler without weights]: many vision checkpoints hold no pooler, and transformers then makes a random one,
@@ -162,11 +200,16 @@ def _check_weights(missing: set[str], name: str) -> None:
         raise InputError(f"the weights lack {len(lacking)} tensors, as {lacking[0]!r}", file=name)
 
 
-def _pooling(model: Any, pixels: Tensor, *, pooler_is_random: bool) -> str:
-    if hasattr(model, "get_image_features"):
-        return "image_features"
-    pooled = getattr(model(pixel_values=pixels), "pooler_output", None)
-    return "mean_last_hidden_state" if pooled is None or pooler_is_random else "pooler_output"
+def _pooled(model: Any, pixels: Tensor, *, pooler_is_random: bool) -> _Transformers:
+    """The model with the pooling that suits it, found by a trial."""
+    of_clips = pixels.ndim == 5
+    features = "video_features" if of_clips else "image_features"
+    input_name = model.main_input_name if of_clips else "pixel_values"
+    if hasattr(model, _FEATURE_METHODS[features]):
+        return _Transformers(model, features, input_name)
+    pooled = getattr(model(**{input_name: pixels}), "pooler_output", None)
+    pooling = "mean_last_hidden_state" if pooled is None or pooler_is_random else "pooler_output"
+    return _Transformers(model, pooling, input_name)
 
 
 def _cached(name: str, filename: str) -> Path | None:
@@ -198,15 +241,19 @@ def _weight_files(name: str) -> list[Path]:
 
 
 def _processor_settings(name: str) -> dict[str, Any]:
-    nested = _cached(name, "processor_config.json")
-    if nested is not None:
-        settings = json.loads(nested.read_text(encoding="utf-8")).get("image_processor")
-        if settings:
-            return settings
-    file = _cached(name, "preprocessor_config.json")
-    if file is None:
-        raise InputError("holds no preprocessor_config.json, so how to prepare pixels is not known", file=name)
-    return json.loads(file.read_text(encoding="utf-8"))
+    """The part of a processor's settings that concerns pixels, wherever its version of transformers put them."""
+    whole = _cached(name, "processor_config.json")
+    settings = {} if whole is None else json.loads(whole.read_text(encoding="utf-8"))
+    for part in ("image_processor", "video_processor"):
+        if settings.get(part):
+            return settings[part]
+    if settings.get("num_frames"):
+        return settings
+    for filename in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        file = _cached(name, filename)
+        if file is not None:
+            return json.loads(file.read_text(encoding="utf-8"))
+    raise InputError("holds no preprocessor_config.json, so how to prepare pixels is not known", file=name)
 
 
 def _preprocessing(settings: Mapping[str, Any], name: str, image_size: int | None) -> Preprocessing:

@@ -1,4 +1,4 @@
-"""The frozen frame encoder at work on one video: sample frames by time, encode, pool to so many vectors a second."""
+"""The frozen encoder at work on one video: sample frames by time, encode, pool to so many vectors a second."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from tempclr.data.rows import check_recipe
 from tempclr.data.video import iterate_frames
 from tempclr.errors import InputError
 
+# Of the weights of convolutions, by their number of dimensions: the layout in which they are quickest.
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 
 @dataclass(frozen=True)
 class FeatureRecipe:
@@ -28,11 +31,12 @@ class FeatureRecipe:
         backbone: name, folder or Hub id for :func:`tempclr.data.backbones.load_backbone`.
         backbone_sha256: of its weights file.
         frames_per_second: frames sampled from the video; at least ``features_per_second``.
-        features_per_second: a feature is the mean over the frames of its span of ``1 / features_per_second`` seconds;
-            the last span may be short.
+        features_per_second: a feature is the mean over the frames (or clips) that begin in its span of
+            ``1 / features_per_second`` seconds; the last span may be short.
         resize, crop, mean, std, interpolation: see :class:`tempclr.data.backbones.Preprocessing`.
-        pooling: how one frame becomes one vector.
+        pooling: how one frame, or one clip, becomes one vector.
         l2_normalize: whether features have unit length.
+        frames_per_clip: the encoder takes so many frames in a row at a time; the last clip is filled up with black.
     """
 
     backbone: str
@@ -46,6 +50,7 @@ class FeatureRecipe:
     interpolation: str = "bilinear"
     pooling: str = "pooler_output"
     l2_normalize: bool = True
+    frames_per_clip: int = 1
 
     def __post_init__(self) -> None:
         for name in ("frames_per_second", "features_per_second"):
@@ -53,20 +58,33 @@ class FeatureRecipe:
             if isinstance(value, str) or not (math.isfinite(value) and value > 0):
                 raise InputError(f"must be a positive number, got {value!r}", field=name)
             object.__setattr__(self, name, float(value))
-        if self.frames_per_second < self.features_per_second:
+        if (
+            isinstance(self.frames_per_clip, bool)
+            or not isinstance(self.frames_per_clip, int)
+            or self.frames_per_clip < 1
+        ):
+            raise InputError(f"must be a positive integer, got {self.frames_per_clip!r}", field="frames_per_clip")
+        if self.clips_per_second < self.features_per_second:
+            what = "frame" if self.frames_per_clip == 1 else f"clip of {self.frames_per_clip} frames"
             rates = f"{self.frames_per_second} frames for {self.features_per_second} features a second"
-            raise InputError(f"some features would have no frame: {rates}", field="frames_per_second")
+            raise InputError(f"some features would have no {what}: {rates}", field="frames_per_second")
 
     @classmethod
     def of(
         cls,
         backbone: Backbone,
         *,
-        frames_per_second: float = 2.0,
+        frames_per_second: float | None = None,
         features_per_second: float = 1.0,
         l2_normalize: bool = True,
     ) -> FeatureRecipe:
-        """The recipe of a loaded backbone with its own preprocessing."""
+        """The recipe of a loaded backbone with its own preprocessing.
+
+        ``frames_per_second``: None is what the backbone asks for, else 2, or one clip a feature.
+        """
+        if frames_per_second is None:
+            one_clip = 2.0 if backbone.frames_per_clip == 1 else backbone.frames_per_clip * features_per_second
+            frames_per_second = backbone.frames_per_second or one_clip
         return cls(
             backbone=backbone.name,
             backbone_sha256=backbone.sha256,
@@ -79,7 +97,13 @@ class FeatureRecipe:
             interpolation=backbone.preprocessing.interpolation,
             pooling=backbone.pooling,
             l2_normalize=l2_normalize,
+            frames_per_clip=backbone.frames_per_clip,
         )
+
+    @property
+    def clips_per_second(self) -> float:
+        """Vectors that the encoder gives for a second of video."""
+        return self.frames_per_second / self.frames_per_clip
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -87,8 +111,9 @@ class FeatureRecipe:
         return Preprocessing(self.resize, self.crop, self.mean, self.std, self.interpolation)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; :meth:`from_dict` takes them back."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Plain values for JSON; :meth:`from_dict` takes them back. An encoder of frames has no ``frames_per_clip``."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in values.items() if (key, value) != ("frames_per_clip", 1)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeatureRecipe:
@@ -116,10 +141,11 @@ class FeatureExtractor:
 
     Args:
         recipe: its backbone is loaded, and its weights must be the recipe's.
-        device: None is CUDA where there is one. On CUDA the encoder runs in bfloat16, so that features agree with those
-            from a CPU to two or three digits only.
-        batch_size: frames at a time.
+        device: None is CUDA where there is one.
+        batch_size: frames at a time; at least one clip.
         backbone: the recipe's, if it is loaded already.
+        precision: ``"float32"`` or ``"bfloat16"``; None is float32 on a CPU and bfloat16 on CUDA. In bfloat16 features
+            agree with those in float32 to two or three digits only.
 
     Raises:
         InputError: the backbone is missing, or is another one than the recipe's.
@@ -136,19 +162,27 @@ class FeatureExtractor:
         device: str | torch.device | None = None,
         batch_size: int = 32,
         backbone: Backbone | None = None,
+        precision: str | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        if precision not in (None, "float32", "bfloat16"):
+            raise InputError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
         if backbone is None:
             lite0_size = recipe.preprocessing.image_size[0] if recipe.backbone == EFFICIENTNET_LITE0 else None
             backbone = load_backbone(recipe.backbone, image_size=lite0_size)
-        loaded = {"backbone_sha256": backbone.sha256, "pooling": backbone.pooling}
-        asked = {"backbone_sha256": recipe.backbone_sha256, "pooling": recipe.pooling}
+        names = ("backbone_sha256", "pooling", "frames_per_clip")
+        loaded = dict(zip(names, (backbone.sha256, backbone.pooling, backbone.frames_per_clip), strict=True))
+        asked = {name: getattr(recipe, name) for name in names}
         check_recipe(asked, loaded, what=f"the wanted and the loaded backbone {recipe.backbone!r}")
-        self.recipe, self.batch_size, self.num_features = recipe, batch_size, backbone.num_features
+        self.recipe, self.num_features = recipe, backbone.num_features
+        self.batch_size = max(batch_size // recipe.frames_per_clip, 1) * recipe.frames_per_clip
         self.device = pick_device(device)
+        self._in_bfloat16 = precision == "bfloat16" or (precision is None and self.device.type == "cuda")
         self._module = backbone.module.to(self.device)
-        self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for weights in self._module.parameters():
+            if weights.ndim in _LAYOUTS:
+                weights.data = weights.data.contiguous(memory_format=_LAYOUTS[weights.ndim])
         scale = torch.tensor([recipe.mean, recipe.std], device=self.device).view(2, 1, 3, 1, 1) * 255
         self._mean, self._std = scale[0], scale[1]
 
@@ -173,7 +207,10 @@ class FeatureExtractor:
     def prepare(
         self, video: str | PathLike[str] | np.ndarray | Tensor, *, frames_per_second: float | None = None
     ) -> Iterator[Tensor]:
-        """What comes before the encoder: decode, sample, resize, crop; uint8 batches ``(n, 3, height, width)``."""
+        """What comes before the encoder: decode, sample, resize, crop; uint8 batches ``(n, 3, height, width)``.
+
+        With an encoder of clips, n is a multiple of ``frames_per_clip``: the last batch is filled up with black frames.
+        """
         if isinstance(video, np.ndarray | Tensor):
             frames = _sampled(np.asarray(video), frames_per_second, self.recipe.frames_per_second)
         elif frames_per_second is not None:
@@ -191,13 +228,14 @@ class FeatureExtractor:
                 yield torch.cat(batch)
                 batch = []
         if batch:
-            yield torch.cat(batch)
+            missing = -len(batch) % self.recipe.frames_per_clip
+            yield torch.cat([*batch, *[torch.zeros_like(batch[0])] * missing])
 
     @torch.inference_mode()
     def encode(self, batches: Iterable[Tensor]) -> np.ndarray:
         """Encode what :meth:`prepare` gives and pool it: float32 ``(T, D)``."""
         vectors = torch.cat([self._encode(batch) for batch in batches])
-        spans = _span_of_frames(len(vectors), self.recipe.frames_per_second, self.recipe.features_per_second)
+        spans = _span_of_vectors(len(vectors), self.recipe.clips_per_second, self.recipe.features_per_second)
         pooled = torch.zeros(int(spans[-1]) + 1, vectors.shape[1]).index_add_(0, spans, vectors)
         pooled /= spans.bincount().unsqueeze(1)
         return (functional.normalize(pooled, dim=1) if self.recipe.l2_normalize else pooled).numpy()
@@ -205,7 +243,9 @@ class FeatureExtractor:
     def _encode(self, batch: Tensor) -> Tensor:
         pixels = batch.to(self.device).to(torch.float32, memory_format=torch.channels_last)
         pixels = (pixels - self._mean) / self._std
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+        if self.recipe.frames_per_clip > 1:
+            pixels = pixels.unflatten(0, (-1, self.recipe.frames_per_clip))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._in_bfloat16):
             return self._module(pixels).float().cpu()
 
 
@@ -238,6 +278,6 @@ def _sampled(frames: np.ndarray, rate: float | None, wanted_rate: float) -> Iter
     )
 
 
-def _span_of_frames(num_frames: int, frames_per_second: float, features_per_second: float) -> Tensor:
-    ticks = torch.arange(num_frames, dtype=torch.float64)
-    return (ticks * features_per_second / frames_per_second + 1e-9).floor().long()
+def _span_of_vectors(num_vectors: int, vectors_per_second: float, features_per_second: float) -> Tensor:
+    ticks = torch.arange(num_vectors, dtype=torch.float64)
+    return (ticks * features_per_second / vectors_per_second + 1e-9).floor().long()

@@ -84,7 +84,7 @@ def extract_features(
     output_dir: str | PathLike[str],
     backbone: str = EFFICIENTNET_LITE0,
     split: str | None = None,
-    frames_per_second: float = 2.0,
+    frames_per_second: float | None = None,
     features_per_second: float = 1.0,
     image_size: int | None = None,
     l2_normalize: bool = True,
@@ -92,6 +92,7 @@ def extract_features(
     batch_size: int = 32,
     num_workers: int | None = None,
     device: str | None = None,
+    precision: str | None = None,
     skip_bad_rows: bool = False,
     show_progress_bar: bool = True,
 ) -> ExtractionReport:
@@ -108,7 +109,7 @@ def extract_features(
         backbone, image_size: see :func:`tempclr.data.backbones.load_backbone`.
         frames_per_second, features_per_second, l2_normalize: see :class:`FeatureRecipe`.
         dtype: of the files, ``"float32"`` or ``"float16"``.
-        batch_size: frames at a time.
+        batch_size, precision: see :class:`FeatureExtractor`.
         num_workers: videos worked on at the same time; None is one a CPU core, with a GPU at most four.
         skip_bad_rows: leave out rows and videos that are bad, and say which; otherwise the first one stops the run.
 
@@ -134,7 +135,7 @@ def extract_features(
         l2_normalize=l2_normalize,
     )
     _claim(output, recipe)
-    extractor = FeatureExtractor(recipe, device=device, batch_size=batch_size, backbone=encoder)
+    extractor = FeatureExtractor(recipe, device=device, batch_size=batch_size, backbone=encoder, precision=precision)
     rows = [row for split_rows in splits.values() for row in split_rows]
     videos_of = _by_video(rows, skip_bad_rows)
     todo = [group for group in videos_of if not _is_done(group[0], output, dtype)]

@@ -7,7 +7,7 @@ so that its weights load.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -59,8 +59,8 @@ class S3DConvolution(nn.Module):
         padding: Size3D = (0, 0, 0),
     ):
         super().__init__()
-        self.convolution: nn.Module = nn.Conv3d(in_size, out_size, kernel_size, padding=padding, bias=False)
-        self.norm: nn.Module = nn.BatchNorm3d(out_size, eps=config.norm_eps)
+        self.convolution: Any = nn.Conv3d(in_size, out_size, kernel_size, padding=padding, bias=False)
+        self.norm: Any = nn.BatchNorm3d(out_size, eps=config.norm_eps)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return nn.functional.relu(self.norm(self.convolution(hidden_states)), inplace=True)
@@ -151,6 +151,13 @@ class S3DPreTrainedModel(PreTrainedModel):
             # Dozens of ReLU layers without a shortcut: the variance of what passes must stay, or nothing arrives.
             init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
 
+    def fold_norms(self) -> Self:
+        """Make batch normalisation part of the convolutions, for inference only: the same function in fewer passes."""
+        for module in self.modules():
+            if isinstance(module, S3DConvolution):
+                module.fold_norm()
+        return self
+
 
 class S3DTextModel(S3DPreTrainedModel):
     """The text module: ids of known words, 0 = padding, to one vector a sentence."""
@@ -223,7 +230,7 @@ class S3DVideoModel(S3DPreTrainedModel):
     def __init__(self, config: S3DVideoConfig):
         super().__init__(config)
         first, second, third = config.stem_sizes
-        self.stem = nn.Sequential(
+        self.stem: Any = nn.Sequential(
             S3DConvolution(config, 8 * 3, first, kernel_size=(2, 4, 4), padding=(1, 2, 2)),
             S3DConvolution(config, first, second),
             *separable(config, second, third),
@@ -231,7 +238,7 @@ class S3DVideoModel(S3DPreTrainedModel):
         self.stem_gate = S3DGate(third)
         self.spatial_pool = S3DPool((1, 3, 3), (1, 2, 2))
         self.pools = nn.ModuleList([S3DPool((3, 3, 3), (2, 2, 2)), S3DPool((2, 2, 2), (2, 2, 2))])
-        self.stages = nn.ModuleList()
+        self.stages: Any = nn.ModuleList()
         size = third
         for blocks in config.stages:
             sizes = [size, *map(block_size, blocks)]
@@ -272,13 +279,6 @@ class S3DVideoModel(S3DPreTrainedModel):
         hidden_states = self.stem[0](cubes)[:, :, 1:, 1:, 1:]
         hidden_states = self.stem[1](self.spatial_pool(hidden_states))
         return self.spatial_pool(self.stem_gate(self.stem[2:](hidden_states)))
-
-    def fold_norms(self) -> S3DVideoModel:
-        """Make batch normalisation part of the convolutions, for inference only: the same function in fewer passes."""
-        for module in self.modules():
-            if isinstance(module, S3DConvolution):
-                module.fold_norm()
-        return self
 
 
 class S3DModel(S3DPreTrainedModel):
