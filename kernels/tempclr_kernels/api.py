@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import operators, reference
+from . import eager, operators, reference
 from .checks import check_cost, check_gamma, check_lengths, check_measure, check_orders, checked_lengths, checked_orders
 
 IMPLEMENTATIONS = ("reference", "numba", "triton")
@@ -134,7 +134,7 @@ def alignment(
     impl = choose_implementation(impl, cost.device)
     result = _alignment(measure, cost, checked, gamma, impl)
     if both_ways:
-        result = result + _alignment(measure, cost.mT, checked.flip(-1), gamma, impl).mT
+        result = result + _alignment(measure, cost.mT, None if checked is None else checked.flip(-1), gamma, impl).mT
     return result
 
 
@@ -170,12 +170,22 @@ def _distance(
 ) -> Tensor:
     cost, checked, rows, columns = _prepare(cost, lengths, gamma, row_orders, column_orders)
     impl = choose_implementation(impl, cost.device)
+    if impl == "numba" and eager.is_plain(cost, checked, rows, columns) and _has_pairs(cost, rows, columns):
+        return eager.distance(cost, checked, rows, columns, measure, float(gamma), impl)
+    if checked is None:
+        checked = operators.full_lengths(cost)
     run = _reference_distance if impl == "reference" else operators.distance
     distance = run(cost, checked, rows, columns, measure, float(gamma), impl)
     return distance.squeeze(-1) if rows is None and columns is None else distance
 
 
-def _alignment(measure: str, cost: Tensor, lengths: Tensor, gamma: float, impl: str) -> Tensor:
+def _has_pairs(cost: Tensor, rows: Tensor | None, columns: Tensor | None) -> bool:
+    return 0 not in cost.shape and operators.num_orders(rows, columns) > 0
+
+
+def _alignment(measure: str, cost: Tensor, lengths: Tensor | None, gamma: float, impl: str) -> Tensor:
+    if lengths is None:
+        lengths = operators.full_lengths(cost)
     if impl != "reference":
         ones = cost.new_ones(*cost.shape[:-2], 1)
         return operators.distance_vjp(ones, cost, lengths, None, None, measure, float(gamma), impl)
@@ -208,15 +218,14 @@ def _reference_distance(
 
 def _prepare(
     cost: Tensor, lengths: Tensor | None, gamma: float, row_orders: Tensor | None, column_orders: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Arguments as the operators want them, after every check that needs no values."""
     check_cost(cost)
     check_gamma(gamma)
     *batch, n, m = cost.shape
-    if lengths is None:
-        sizes = [torch.full(batch, size, dtype=torch.int64, device=cost.device) for size in (n, m)]
-        lengths = torch.stack(sizes, dim=-1)
-    check_lengths(lengths, (*batch, 2), cost.device)
+    if lengths is not None:
+        check_lengths(lengths, (*batch, 2), cost.device)
+        lengths = lengths.long()
     for orders, size, name in ((row_orders, n, "row_orders"), (column_orders, m, "column_orders")):
         if orders is not None:
             check_orders(orders, tuple(batch), size, cost.device, name=name)
@@ -225,4 +234,4 @@ def _prepare(
         raise ValueError(f"orders are used together, one of each: got {given}")
     wide = cost if cost.dtype == torch.float64 else cost.float()
     rows, columns = (None if orders is None else orders.long() for orders in (row_orders, column_orders))
-    return wide, lengths.long(), rows, columns
+    return wide, lengths, rows, columns

@@ -1,7 +1,7 @@
-"""Numba kernels that run blocks of pairs through the rows of ``lane_rows.py``.
+"""Numba kernels of the soft minimum with sums in double: blocks of pairs through the rows of ``lane_rows.py``.
 
 A pair is one matrix under one order: pair ``p`` is matrix ``p // num_orders``, order ``p % num_orders``. A block of
-``lanes`` pairs runs together. ``lanes.py`` holds the Python side.
+``lanes`` pairs runs together. ``lane_doubles.py`` holds the Python side.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from .lane_rows import (
     FAST,
     backward_row,
     backward_slope_row,
-    chosen_row,
-    hard_row,
     slope_row,
     soft_row,
     weighted_row,
@@ -106,22 +104,6 @@ def _seeds(grad_distance, last, num_orders, first, count, seeds):
             seeds[lane] = grad_distance[pair // num_orders, pair % num_orders]
 
 
-@njit_kernel()
-def _trace(chosen, lane, num_rows, num_columns, path):
-    """Cells of one lane's path, last first, as (row, column) in ``path``. Returns their number."""
-    i, j, length = num_rows - 1, num_columns - 1, 0
-    while i >= 0 and j >= 0:
-        path[length, 0] = i
-        path[length, 1] = j
-        length += 1
-        move = chosen[i, j, lane]
-        if move != 2:
-            i -= 1
-        if move != 1:
-            j -= 1
-    return length
-
-
 @njit_kernel(fastmath=FAST)
 def distances(cost, lengths, row_orders, column_orders, num_orders, otam, gamma, lanes, start, stop, out):
     """Distance of the pairs ``start <= p < stop``, into out[matrix, order]."""
@@ -135,68 +117,9 @@ def distances(cost, lengths, row_orders, column_orders, num_orders, otam, gamma,
         height, block_columns = _start_block(lengths, num_orders, first, count, otam, rows, columns, total, row, broken)
         for i in range(height):
             _read_row(cost, row_orders, column_orders, num_orders, first, count, i, rows, columns, row, broken)
-            if gamma == 0:
-                hard_row(total, above, row, block_columns, columns, otam)
-            else:
-                soft_row(total, above, row, block_columns, columns, otam, gamma)
+            soft_row(total, above, row, block_columns, columns, otam, gamma)
             _capture(total, i, rows, columns, otam, last)
         _write(out, last, num_orders, first, count, broken)
-
-
-@njit_kernel(fastmath=FAST)
-def hard_paths(
-    cost,
-    lengths,
-    row_orders,
-    column_orders,
-    num_orders,
-    otam,
-    lanes,
-    start,
-    stop,
-    grad_distance,
-    tangent,
-    gradient,
-    slope,
-):
-    """Along the chosen paths: adds ``grad_distance`` onto ``gradient`` and sums ``tangent`` into ``slope``.
-
-    An empty ``tangent`` asks for the gradient alone, an empty ``gradient`` for the slope alone.
-    """
-    width = cost.shape[2] + otam + 4
-    total, above = np.empty((width, lanes)), np.empty(lanes)
-    row = np.empty((width, lanes), cost.dtype)
-    rows, columns = np.empty(lanes, np.int32), np.empty(lanes, np.int32)
-    broken, last, seeds = np.empty(lanes, np.bool_), np.empty(lanes), np.empty(lanes)
-    chosen = np.empty((cost.shape[1], cost.shape[2] + otam, lanes), np.uint8)
-    path = np.empty((cost.shape[1] + cost.shape[2] + otam, 2), np.int64)
-    for first in range(start, stop, lanes):
-        count = min(lanes, stop - first)
-        height, block_columns = _start_block(lengths, num_orders, first, count, otam, rows, columns, total, row, broken)
-        for i in range(height):
-            _read_row(cost, row_orders, column_orders, num_orders, first, count, i, rows, columns, row, broken)
-            chosen_row(total, above, row, block_columns, columns, otam, chosen[i])
-            _capture(total, i, rows, columns, otam, last)
-        _seeds(grad_distance, last, num_orders, first, count, seeds)
-        for lane in range(count):
-            matrix, k = divmod(first + lane, num_orders)
-            length = _trace(chosen, lane, rows[lane], columns[lane] + otam, path)
-            along = 0.0
-            for step in range(length):
-                i, j = path[step]
-                if j < columns[lane]:
-                    r = row_orders[matrix, k, i] if row_orders.size else i
-                    c = column_orders[matrix, k, j] if column_orders.size else j
-                    if gradient.size:
-                        gradient[matrix, r, c] += seeds[lane]
-                    if tangent.size and last[lane] != np.inf:
-                        along += tangent[matrix, r, c]
-            if slope.size:
-                slope[matrix, k] = np.nan if broken[lane] else along
-        if gradient.size and broken.any():
-            for i in range(height):
-                row[:] = 0
-                _add_row(gradient, row_orders, column_orders, num_orders, first, count, i, rows, columns, row, broken)
 
 
 @njit_kernel(fastmath=FAST)

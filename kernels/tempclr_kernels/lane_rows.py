@@ -140,24 +140,6 @@ def soft_row(total, above, row, num_columns, columns, otam, gamma):
 
 
 @njit(inline="always")
-def chosen_row(total, above, row, num_columns, columns, otam, chosen):
-    """As ``hard_row``; also which predecessor was smallest: 0 diagonal, 1 down, 2 right, the first of them in a tie."""
-    lanes = total.shape[1]
-    for lane in range(lanes):
-        above[lane] = total[0, lane]
-        total[0, lane] = 0.0 if otam else np.inf
-    for j in range(num_columns + otam):
-        for lane in range(lanes):
-            up = total[j + 1, lane]
-            down = np.inf if otam and j > 0 and j != columns[lane] else up
-            smallest, right = min(above[lane], down), total[j, lane]
-            move = np.uint8(1) if down < above[lane] else np.uint8(0)
-            chosen[j, lane] = np.uint8(2) if right < smallest else move
-            total[j + 1, lane] = min(smallest, right) + row[j, lane]
-            above[lane] = up
-
-
-@njit(inline="always")
 def weighted_row(total, above, row, num_columns, columns, otam, gamma, w0, w1, w2):
     """As ``soft_row``; also the weights of the three predecessors, which sum to 1 (to 0 where all are forbidden)."""
     lanes = total.shape[1]

@@ -1,56 +1,113 @@
-"""The CPU implementation: numba kernels (``lane_kernels.py``) run over pairs, in threads when there is enough to do.
+"""The CPU implementation: numba kernels over pairs side by side, in threads when there is enough to do.
 
-Same three functions and arguments as ``reference.py``. Permuted copies of the cost never exist: kernels read through
-the orders and add gradients back through them.
+Same three functions and arguments as ``reference.py``; ``distance_keeping`` and ``vjp_of_kept`` split a gradient into
+what is best done with the distance and what is left then. Permuted copies of the cost never exist: kernels read
+through the orders and add gradients back through them.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import lane_kernels
+from . import lane_doubles, lane_hard, lane_soft
+from .lane_threads import run_in_threads
 
-MAX_LANES = 32
-SCRATCH_BYTES = 64 << 20  # per thread, unless a single pair needs more
-CELLS_PER_THREAD = 100_000  # below this many cells another thread costs more than it brings
+FEW_PAIRS = 8  # at most so many run in vectors of 8 lanes, more in vectors of 32
+SCRATCH_BYTES = 64 << 20  # per thread: beyond it 8 lanes for hard paths, strips for soft gradients
+STRIP_BYTES = 1 << 20  # weights of a strip: half of a usual second-level cache
 
-Range = tuple[int, int]
+# Note [Hard sums in float where they are exact enough]: adding L numbers of one sign in float32 is wrong by less than
+# L * 2**-24 of their sum. A path of n x m cells has less than n + m of them: up to 160, float32 keeps 1e-5. Lengths do
+# not count, only the sizes of the tensor: the sums of one call are of one kind.
+EXACT_STEPS = 160
+
+
+# What ``distance_keeping`` leaves for ``vjp_of_kept``, each or None: the visits (B, n, m) where there is one order; the
+# cells of the chosen paths as positions in their matrix (B, K, n + m) and how many there are (B, K), -1 for NaN.
+Kept = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+class _Problem:
+    """The arguments, and what follows from them once."""
+
+    def __init__(
+        self,
+        cost: Tensor,
+        lengths: Tensor | None,
+        row_orders: Tensor | None,
+        column_orders: Tensor | None,
+        measure: str,
+        gamma: float,
+    ) -> None:
+        self.cost, self.lengths, self.measure, self.gamma = cost, lengths, measure, gamma
+        self.row_orders, self.column_orders = row_orders, column_orders
+        self.num_matrices, self.num_rows, self.num_columns = cost.shape
+        orders = row_orders if row_orders is not None else column_orders
+        self.has_orders = orders is not None
+        self.num_orders = 1 if orders is None else orders.shape[1]
+        self.num_pairs = self.num_matrices * self.num_orders
+        self.cells = self.num_pairs * self.num_rows * self.num_columns
+        self.is_float = cost.dtype == torch.float32
+        self.is_soft_in_float = self.is_float and 1e-30 < gamma < 1e30
+
+    def arrays(self) -> tuple[np.ndarray | int, ...]:
+        """The arguments that all kernels begin with."""
+        return (
+            _array(self.cost),
+            _NO_LENGTHS if self.lengths is None else _array(self.lengths),
+            _NO_ORDERS if self.row_orders is None else _array(self.row_orders),
+            _NO_ORDERS if self.column_orders is None else _array(self.column_orders),
+            self.num_orders,
+            1 if self.measure == "otam" else 0,
+        )
+
+    def new_distance(self) -> Tensor:
+        return torch.empty(self.num_matrices, self.num_orders, dtype=self.cost.dtype)
+
+    def part(self, matrices: Tensor) -> _Problem:
+        """The same for some of the matrices."""
+        lengths, rows, columns = (
+            None if t is None else t[matrices] for t in (self.lengths, self.row_orders, self.column_orders)
+        )
+        return _Problem(self.cost[matrices], lengths, rows, columns, self.measure, self.gamma)
+
+    def with_lengths(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        sizes = torch.tensor(self.cost.shape[1:]).expand(self.num_matrices, 2)
+        return self.cost, sizes if self.lengths is None else self.lengths, self.row_orders, self.column_orders
+
+
+_NO_ORDERS, _NO_LENGTHS = np.empty((0, 0, 0), np.int64), np.empty((0, 0), np.int64)
+_NO_WEIGHTS = np.empty((0, 0), np.float32)
+_WIDTHS = {8: np.int8(0), 32: np.int32(0)}
+_INFINITE, _INFINITE_DOUBLE = np.float32(np.inf), np.float64(np.inf)
 
 
 def distance(
     cost: Tensor,
-    lengths: Tensor,
+    lengths: Tensor | None,
     row_orders: Tensor | None,
     column_orders: Tensor | None,
     *,
     measure: str,
     gamma: float,
 ) -> Tensor:
-    """Distance of every matrix under every order: ``(B, K)``."""
-    shared, num_orders = _arguments(cost, lengths, row_orders, column_orders, measure)
-    out = cost.new_empty(len(cost), num_orders)
-    values = out.numpy()
-    lanes = _num_lanes(out.numel(), 0)
-
-    def run(start: int, stop: int) -> None:
-        lane_kernels.distances(*shared, gamma, lanes, start, stop, values)
-
-    run_in_threads(run, out.numel(), cells=out.numel() * cost[0].numel() if len(cost) else 0, step=lanes)
-    return out
+    """Distance of every matrix under every order: ``(B, K)``. Without lengths the matrices are full."""
+    problem = _Problem(cost, lengths, row_orders, column_orders, measure, gamma)
+    if gamma == 0:
+        return _hard_distance(problem)
+    if problem.is_soft_in_float:
+        return _soft_distance(problem)
+    return lane_doubles.distance(*problem.with_lengths(), measure=measure, gamma=gamma)
 
 
 def distance_vjp(
     grad_distance: Tensor,
     cost: Tensor,
-    lengths: Tensor,
+    lengths: Tensor | None,
     row_orders: Tensor | None,
     column_orders: Tensor | None,
     *,
@@ -58,27 +115,20 @@ def distance_vjp(
     gamma: float,
 ) -> Tensor:
     """Gradient of ``(grad_distance * distance).sum()`` by the cost: ``(B, n, m)``."""
-    shared, num_orders = _arguments(cost, lengths, row_orders, column_orders, measure)
-    gradient = torch.zeros_like(cost)
-    into, weights = gradient.numpy(), _array(grad_distance)
-    lanes = _num_lanes(weights.size, _scratch_bytes(cost, 1 if gamma == 0 else 3 * cost.element_size()))
-    no_tangent, no_slope = _empty(cost, 3), _empty(cost, 2)
-
-    def run(start: int, stop: int) -> None:
-        if gamma == 0:
-            lane_kernels.hard_paths(*shared, lanes, start, stop, weights, no_tangent, into, no_slope)
-        else:
-            lane_kernels.soft_vjp(*shared, gamma, lanes, start, stop, weights, into)
-
-    _run_by_matrix(run, cost, num_orders)
-    return gradient
+    problem = _Problem(cost, lengths, row_orders, column_orders, measure, gamma)
+    if gamma == 0:
+        _, paths, num_cells = _hard_paths(problem)
+        return _spread(problem, paths, num_cells, grad_distance)
+    if problem.is_soft_in_float:
+        return _soft_visits(problem, grad_distance)[1]
+    return lane_doubles.distance_vjp(grad_distance, *problem.with_lengths(), measure=measure, gamma=gamma)
 
 
 def distance_second(
     tangent: Tensor,
     grad_distance: Tensor,
     cost: Tensor,
-    lengths: Tensor,
+    lengths: Tensor | None,
     row_orders: Tensor | None,
     column_orders: Tensor | None,
     *,
@@ -86,100 +136,161 @@ def distance_second(
     gamma: float,
 ) -> tuple[Tensor, Tensor]:
     """Along ``tangent (B, n, m)``: derivative of ``distance_vjp`` (B, n, m), and of ``distance`` (B, K)."""
-    shared, num_orders = _arguments(cost, lengths, row_orders, column_orders, measure)
-    product, slope = torch.zeros_like(cost), cost.new_empty(len(cost), num_orders)
-    into, values, weights, along = product.numpy(), slope.numpy(), _array(grad_distance), _array(tangent)
-    lanes = _num_lanes(weights.size, _scratch_bytes(cost, 1 if gamma == 0 else 6 * cost.element_size()))
-    no_gradient = _empty(cost, 3)
+    problem = _Problem(cost, lengths, row_orders, column_orders, measure, gamma)
+    if gamma > 0:
+        arguments = problem.with_lengths()
+        return lane_doubles.distance_second(tangent, grad_distance, *arguments, measure=measure, gamma=gamma)
+    _, paths, num_cells = _hard_paths(problem)
+    slope = torch.empty_like(grad_distance, memory_format=torch.contiguous_format)
+    lane_hard.gathered(_array(paths), _array(num_cells), _array(tangent), slope.numpy())
+    return torch.zeros_like(cost), slope
+
+
+def distance_keeping(
+    cost: Tensor,
+    lengths: Tensor | None,
+    row_orders: Tensor | None,
+    column_orders: Tensor | None,
+    *,
+    measure: str,
+    gamma: float,
+) -> tuple[Tensor, Kept]:
+    """As ``distance``, with what makes its gradient cheap: at most 4 bytes a cell, or 8 a cell of a path."""
+    problem = _Problem(cost, lengths, row_orders, column_orders, measure, gamma)
+    if gamma == 0:
+        value, paths, num_cells = _hard_paths(problem)
+        return value, (None, paths, num_cells)
+    if problem.is_soft_in_float and problem.num_orders == 1:
+        value, visits = _soft_visits(problem, None)
+        return value, (visits, None, None)
+    return distance(cost, lengths, row_orders, column_orders, measure=measure, gamma=gamma), (None, None, None)
+
+
+def vjp_of_kept(
+    grad_distance: Tensor,
+    kept: Kept,
+    cost: Tensor,
+    lengths: Tensor | None,
+    row_orders: Tensor | None,
+    column_orders: Tensor | None,
+    *,
+    measure: str,
+    gamma: float,
+) -> Tensor:
+    """As ``distance_vjp``, of the arguments and the results of ``distance_keeping``."""
+    visits, paths, num_cells = kept
+    if visits is not None:
+        return visits * grad_distance.unsqueeze(-1)
+    if paths is not None and num_cells is not None:
+        problem = _Problem(cost, lengths, row_orders, column_orders, measure, gamma)
+        return _spread(problem, paths, num_cells, grad_distance)
+    return distance_vjp(grad_distance, cost, lengths, row_orders, column_orders, measure=measure, gamma=gamma)
+
+
+def _hard_distance(problem: _Problem) -> Tensor:
+    out, lanes = problem.new_distance(), _num_lanes(problem)
+    shared, width, infinity, values = problem.arrays(), _WIDTHS[lanes], _infinity(problem), out.numpy()
 
     def run(start: int, stop: int) -> None:
-        if gamma == 0:
-            lane_kernels.hard_paths(*shared, lanes, start, stop, weights, along, no_gradient, values)
-        else:
-            lane_kernels.soft_second(*shared, gamma, lanes, start, stop, weights, along, into, values)
+        lane_hard.hard_distances(*shared, start, stop, width, infinity, values)
 
-    _run_by_matrix(run, cost, num_orders)
-    return product, slope
+    run_in_threads(run, problem.num_pairs, cells=problem.cells, step=lanes)
+    return out
 
 
-def run_in_threads(run: Callable[[int, int], None], count: int, *, cells: int, step: int = 1) -> None:
-    """Calls ``run(start, stop)`` on ranges that cover ``range(count)`` and begin at multiples of ``step``.
+def _hard_paths(problem: _Problem) -> tuple[Tensor, Tensor, Tensor]:
+    n, m = problem.num_rows, problem.num_columns
+    out, shape = problem.new_distance(), (problem.num_matrices, problem.num_orders)
+    paths = torch.empty(*shape, n + m, dtype=torch.int64 if n * m > 2**31 - 1 else torch.int32)
+    num_cells = torch.empty(shape, dtype=torch.int32)
+    lanes, infinity = _num_lanes(problem, scratch_bytes=8 * n * (m + 1)), _infinity(problem)
+    arrays = (out.numpy(), paths.numpy(), num_cells.numpy())
+    shared, width = problem.arrays(), _WIDTHS[lanes]
 
-    As many threads as ``torch.get_num_threads()``, fewer for little work. Results do not depend on their number.
-    """
-    num_steps = -(-count // step)
-    num_threads = max(1, min(torch.get_num_threads(), num_steps, cells // CELLS_PER_THREAD))
-    edges = [min(count, step * (num_steps * t // num_threads)) for t in range(num_threads + 1)]
-    ranges = list(itertools.pairwise(edges))
-    if num_threads == 1:
-        run(0, count)
-        return
-    # The calling thread takes the first range: whoever comes first compiles, the others wait.
-    waiting = [_pool(num_threads - 1).submit(run, *r) for r in ranges[1:]]
-    run(*ranges[0])
-    for future in waiting:
-        future.result()
+    def run(start: int, stop: int) -> None:
+        lane_hard.hard_paths(*shared, start, stop, width, infinity, *arrays)
+
+    run_in_threads(run, problem.num_pairs, cells=problem.cells, step=lanes)
+    return out, paths, num_cells
 
 
-# Note [Threads of our own]: numba's parallel back ends abort the process after fork() (OpenMP) or when two Python
-# threads call at once (workqueue). The kernels release the interpreter lock, so plain Python threads do; a forked
-# child, such as a DataLoader worker, forgets its parent's pool and makes one when it needs it.
-_lock = threading.Lock()
-_pools: dict[int, ThreadPoolExecutor] = {}
+def _spread(problem: _Problem, paths: Tensor, num_cells: Tensor, grad_distance: Tensor) -> Tensor:
+    gradient = torch.empty_like(problem.cost)
+    lengths = _NO_LENGTHS if problem.lengths is None else _array(problem.lengths)
+    arrays = (lengths, _array(paths), _array(num_cells), _array(grad_distance))
+    into = gradient.numpy()
+
+    def run(start: int, stop: int) -> None:
+        lane_hard.spread(*arrays, start, stop, into)
+
+    run_in_threads(run, problem.num_matrices, cells=problem.num_matrices * problem.num_rows * problem.num_columns)
+    return gradient
 
 
-def _pool(num_threads: int) -> ThreadPoolExecutor:
-    with _lock:
-        if num_threads not in _pools:
-            _pools[num_threads] = ThreadPoolExecutor(num_threads, thread_name_prefix="tempclr-kernels")
-        return _pools[num_threads]
+def _soft_distance(problem: _Problem) -> Tensor:
+    out, lanes = problem.new_distance(), _num_lanes(problem)
+    refused = np.zeros(problem.num_matrices, np.bool_)
+    shared, width, units, values = problem.arrays(), _WIDTHS[lanes], _units(problem.gamma), out.numpy()
+
+    def run(start: int, stop: int) -> None:
+        lane_soft.soft_distances(*shared, start, stop, width, *units, values, refused)
+
+    run_in_threads(run, problem.num_pairs, cells=problem.cells, step=lanes)
+    if refused.any():
+        matrices = torch.from_numpy(refused).nonzero().squeeze(1)
+        arguments = problem.part(matrices).with_lengths()
+        out[matrices] = lane_doubles.distance(*arguments, measure=problem.measure, gamma=problem.gamma)
+    return out
 
 
-def _forget_pools() -> None:
-    global _lock
-    _lock = threading.Lock()
-    _pools.clear()
+def _soft_visits(problem: _Problem, grad_distance: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Distances, and the sum of each matrix's visits times ``grad_distance`` (1 if None)."""
+    out, gradient = problem.new_distance(), torch.empty_like(problem.cost)
+    refused, lanes = np.zeros(problem.num_matrices, np.bool_), _num_lanes(problem)
+    shared, width, units = problem.arrays(), _WIDTHS[lanes], _units(problem.gamma)
+    weights = _NO_WEIGHTS if grad_distance is None else _array(grad_distance)
+    strip = _strip_rows(problem, lanes)
+    values, into = out.numpy(), gradient.numpy()
+
+    def run(start: int, stop: int) -> None:
+        lane_soft.soft_visits(*shared, start, stop, width, *units, weights, strip, values, into, refused)
+
+    # Ranges never split a matrix: its gradient is summed by one thread, in the order of the pairs.
+    run_in_threads(run, problem.num_pairs, cells=problem.cells, step=problem.num_orders)
+    if refused.any():
+        matrices, measure, gamma = torch.from_numpy(refused).nonzero().squeeze(1), problem.measure, problem.gamma
+        arguments = problem.part(matrices).with_lengths()
+        out[matrices] = lane_doubles.distance(*arguments, measure=measure, gamma=gamma)
+        given = torch.ones_like(out[matrices]) if grad_distance is None else grad_distance[matrices]
+        gradient[matrices] = lane_doubles.distance_vjp(given, *arguments, measure=measure, gamma=gamma)
+    return out, gradient
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pools)
+def _num_lanes(problem: _Problem, *, scratch_bytes: int = 0) -> int:
+    return 8 if problem.num_pairs <= FEW_PAIRS or scratch_bytes > SCRATCH_BYTES else 32
 
 
-def _run_by_matrix(run: Callable[[int, int], None], cost: Tensor, num_orders: int) -> None:
-    """Ranges of pairs that never split a matrix: its gradient is summed by one thread, in the order of the pairs."""
-    num_pairs = len(cost) * num_orders
-    if num_pairs:
-        run_in_threads(run, num_pairs, cells=num_pairs * cost[0].numel(), step=num_orders)
+def _strip_rows(problem: _Problem, lanes: int) -> int:
+    """Rows whose weights are kept at once: all if they fit into the scratch memory."""
+    row_bytes = (12 if problem.has_orders else 8) * (problem.num_columns + 1) * lanes
+    if problem.num_rows * row_bytes <= SCRATCH_BYTES:
+        return problem.num_rows
+    return max(1, math.isqrt(problem.num_rows), STRIP_BYTES // row_bytes)
 
 
-def _arguments(
-    cost: Tensor, lengths: Tensor, row_orders: Tensor | None, column_orders: Tensor | None, measure: str
-) -> tuple[tuple[np.ndarray | int, ...], int]:
-    orders = row_orders if row_orders is not None else column_orders
-    num_orders = 1 if orders is None else orders.shape[1]
-    arrays = (_array(cost), _array(lengths), _order_array(row_orders), _order_array(column_orders))
-    return (*arrays, num_orders, int(measure == "otam")), num_orders
+def _infinity(problem: _Problem) -> np.floating:
+    exact_enough = problem.is_float and problem.num_rows + problem.num_columns <= EXACT_STEPS
+    return _INFINITE if exact_enough else _INFINITE_DOUBLE
+
+
+def _units(gamma: float) -> tuple[np.float32, np.float32, float]:
+    """1 / (gamma * log 2) as a sum of two float32, and its inverse."""
+    unit = gamma * math.log(2)
+    scale = np.float32(1 / unit)
+    return scale, np.float32(1 / unit - float(scale)), unit
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
-
-
-def _order_array(orders: Tensor | None) -> np.ndarray:
-    return np.empty((0, 0, 0), np.int64) if orders is None else _array(orders)
-
-
-def _empty(cost: Tensor, num_dimensions: int) -> np.ndarray:
-    return cost.new_empty((0,) * num_dimensions).numpy()
-
-
-def _scratch_bytes(cost: Tensor, bytes_per_cell: int) -> int:
-    return cost.shape[1] * (cost.shape[2] + 1) * bytes_per_cell
-
-
-def _num_lanes(num_pairs: int, scratch_bytes_per_lane: int) -> int:
-    """Pairs per block: at most ``MAX_LANES``, blocks of about equal size, within the scratch memory."""
-    fitting = max(1, min(MAX_LANES, SCRATCH_BYTES // max(1, scratch_bytes_per_lane)))
-    num_blocks = max(1, -(-num_pairs // fitting))
-    lanes = max(1, -(-num_pairs // num_blocks))
-    return min(fitting, -(-lanes // 8) * 8) if lanes > 4 else lanes
+    return (
+        tensor.numpy() if tensor.is_contiguous() and not tensor.requires_grad else tensor.detach().contiguous().numpy()
+    )

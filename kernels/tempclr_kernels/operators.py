@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from .checks import checked_lengths, checked_orders
 
-_MODULES = {"numba": "lanes", "triton": "wavefront", "reference": "reference"}
+_HOMES = {"numba": "lanes", "triton": "wavefront", "reference": "reference"}
+_MODULES = {impl: f"{__package__}.{home}" for impl, home in _HOMES.items()}
 # Note [Operator namespace]: torch keeps one operator of a name in a process. The namespace is the name this package was
 # imported by, so that a copy under another name, as the Hub loads kernels, stands beside the installed one.
 _NAMESPACE = __name__.rpartition(".")[0].replace(".", "_")
@@ -28,8 +30,9 @@ _ARGUMENTS = (
 
 def implementation(impl: str, device: torch.device) -> ModuleType:
     """The module behind ``impl``. Numba and triton load here, on first use; RuntimeError if they do not work."""
+    name = _MODULES[impl]
     try:
-        module = importlib.import_module(f".{_MODULES[impl]}", __package__)
+        module = sys.modules.get(name) or importlib.import_module(name)
     except ImportError as error:
         raise RuntimeError(
             f"impl={impl!r} needs the package {impl}, which does not import here ({error}): pip install {impl}"
@@ -84,7 +87,7 @@ def distance_vjp(
     run = implementation(impl, cost.device).distance_vjp
     if cost.numel() == 0 or grad_distance.numel() == 0:
         return torch.zeros_like(cost, memory_format=torch.contiguous_format)
-    weights = _merged(grad_distance, keep=1)
+    weights = merged(grad_distance, keep=1)
     gradient = run(weights, *_clamped(cost, lengths, row_orders, column_orders), measure=measure, gamma=gamma)
     return gradient.view(cost.shape)
 
@@ -108,8 +111,8 @@ def distance_second(
     """Along ``tangent (..., n, m)``: derivatives of ``distance_vjp`` (..., n, m) and of ``distance`` (..., k)."""
     if cost.numel() == 0 or grad_distance.numel() == 0:
         return torch.zeros_like(cost, memory_format=torch.contiguous_format), torch.zeros_like(grad_distance)
-    along = _merged(tangent, keep=2)
-    weights = _merged(grad_distance, keep=1)
+    along = merged(tangent, keep=2)
+    weights = merged(grad_distance, keep=1)
     run = implementation(impl, cost.device).distance_second
     product, slope = run(
         along, weights, *_clamped(cost, lengths, row_orders, column_orders), measure=measure, gamma=gamma
@@ -156,15 +159,25 @@ distance_vjp.register_autograd(_vjp_backward, setup_context=_save)
 distance_second.register_autograd(_second_backward, setup_context=_save)
 
 
+def full_lengths(cost: Tensor) -> Tensor:
+    """``(..., 2)``: all rows and columns of each matrix."""
+    *batch, n, m = cost.shape
+    sizes = [torch.full(batch, size, dtype=torch.int64, device=cost.device) for size in (n, m)]
+    return torch.stack(sizes, dim=-1)
+
+
 def flat(
-    cost: Tensor, lengths: Tensor, row_orders: Tensor | None, column_orders: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    rows, columns = (None if orders is None else _merged(orders, keep=2) for orders in (row_orders, column_orders))
-    return _merged(cost, keep=2), _merged(lengths, keep=1), rows, columns
+    cost: Tensor, lengths: Tensor | None, row_orders: Tensor | None, column_orders: Tensor | None
+) -> tuple[Tensor, Any, Tensor | None, Tensor | None]:
+    """Every argument with one batch dimension, contiguous; lengths only where there are some."""
+    rows, columns = (None if orders is None else merged(orders, keep=2) for orders in (row_orders, column_orders))
+    return merged(cost, keep=2), None if lengths is None else merged(lengths, keep=1), rows, columns
 
 
-def _merged(tensor: Tensor, *, keep: int) -> Tensor:
+def merged(tensor: Tensor, *, keep: int) -> Tensor:
     """All but the last ``keep`` dimensions merged into one, contiguous."""
+    if tensor.dim() == keep + 1:
+        return tensor.contiguous()
     return tensor.reshape(math.prod(tensor.shape[:-keep]), *tensor.shape[-keep:]).contiguous()
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tempclr_kernels import dtw, lane_cache, lanes, otam, reference
+from tempclr_kernels import alignment, dtw, lane_cache, lane_doubles, lane_threads, lanes, otam, reference
 
 MEASURES = ("dtw", "otam")
 
@@ -33,15 +33,105 @@ def problem(num_matrices: int, n: int, m: int, dtype: torch.dtype = torch.float3
 @pytest.mark.parametrize("gamma", (1e-3, 1e-2, 0.1, 1.0))
 @pytest.mark.parametrize("measure", MEASURES)
 def test_float32_gradients_are_those_of_float64(measure: str, gamma: float, scale: float):
-    """Note [Sums in double]: differences of totals are divided by gamma, so sums in float32 would miss by 7e-4."""
+    """Note [Numbers with exponents of their own]: plain sums in float32 would miss by 7e-4 where gamma is small."""
     cost = (scale * 2 * torch.rand(200, 24, 20)).requires_grad_()
     exact = cost.detach().double().requires_grad_()
     distance = {"dtw": dtw, "otam": otam}[measure]
     value, expected = distance(cost, gamma=gamma), distance(exact, gamma=gamma)
-    torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-6 * scale)
+    torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-6 * gamma)
     value.sum().backward()
     expected.sum().backward()
     torch.testing.assert_close(cost.grad.double(), exact.grad, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("gamma", (1e-3, 0.1))
+@pytest.mark.parametrize("measure", MEASURES)
+def test_sums_in_double_have_the_gradients_of_float64(measure: str, gamma: float):
+    """Note [Sums in double]: so a matrix that is refused loses nothing but speed."""
+    cost, lengths = 100 * torch.rand(50, 24, 20), torch.tensor([24, 20]).expand(50, 2)
+    arguments, how = (lengths, None, None), {"measure": measure, "gamma": gamma}
+    weights = torch.rand(50, 1)
+    found = lane_doubles.distance_vjp(weights, cost, *arguments, **how)
+    exact = lane_doubles.distance_vjp(weights.double(), cost.double(), *arguments, **how)
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=3e-6)
+    torch.testing.assert_close(lanes.distance_vjp(weights, cost, *arguments, **how), found, rtol=0, atol=6e-6)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("with_orders", (False, True))
+def test_a_matrix_too_large_for_gamma_is_computed_in_double_alone(measure: str, with_orders: bool, make_orders):
+    """Note [Numbers with exponents of their own]: what decides is the matrix within its lengths, not its company."""
+    cost, lengths = problem(70, 9, 7)
+    lengths[5:8] = torch.tensor([9, 7])
+    cost[5:8] = torch.rand(3, 9, 7)
+    cost[5, 4, 3] = 3e6
+    cost[6, 2, 2] = -3e6
+    cost[7, 1, 1] = math.inf  # forbidden, not large
+    cost[9, lengths[9, 0] :] = 1e30
+    columns = make_orders(lengths[:, 1].tolist(), 3, 7) if with_orders else None
+    arguments, how = (lengths, None, columns), {"measure": measure, "gamma": 0.5}
+    weights = torch.rand(70, 3 if with_orders else 1)
+    double = lane_doubles.distance(cost, *arguments, **how)
+    gradient = lane_doubles.distance_vjp(weights, cost, *arguments, **how)
+    value, kept = lanes.distance_keeping(cost, *arguments, **how)
+    torch.testing.assert_close(value, double, rtol=1e-6, atol=1e-6)
+    assert torch.equal(value, lanes.distance(cost, *arguments, **how))
+    assert torch.equal(value[5:7], double[5:7]) and not torch.equal(value, double)
+    for found in (
+        lanes.distance_vjp(weights, cost, *arguments, **how),
+        lanes.vjp_of_kept(weights, kept, cost, *arguments, **how),
+    ):
+        torch.testing.assert_close(found, gradient, rtol=0, atol=5e-6)
+        if with_orders:
+            assert torch.equal(found[5:7], gradient[5:7])
+
+
+@pytest.mark.parametrize(
+    "shape", ((40, 5, 1), (40, 3, 3), (40, 4, 6), (9, 6, 11), (40, 6, 11), (33, 3, 37), (5, 2, 16), (1, 1, 1))
+)
+def test_matrices_of_every_width_are_read_and_written(shape: tuple[int, int, int]):
+    """Note [Matrices are turned by shuffles]: squares of 16, 8 or 4 columns, the last one overlapping."""
+    cost, lengths = problem(*shape)
+    for measure in MEASURES:
+        for gamma in (0.0, 0.3):
+            how = {"measure": measure, "gamma": gamma}
+            weights = torch.rand(shape[0], 1)
+            value, kept = lanes.distance_keeping(cost, lengths, None, None, **how)
+            found = lanes.vjp_of_kept(weights, kept, cost, lengths, None, None, **how)
+            torch.testing.assert_close(value, reference.distance(cost, lengths, None, None, **how))
+            expected = reference.distance_vjp(weights, cost, lengths, None, None, **how)
+            torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
+            full = torch.where(cost.isnan(), 1.0, cost)
+            sizes = torch.tensor(shape[1:]).expand(shape[0], 2)
+            without = lanes.distance(full, None, None, None, **how)
+            assert torch.equal(without, lanes.distance(full, sizes, None, None, **how))
+
+
+def test_hard_sums_are_exact_enough():
+    """Note [Hard sums in float where they are exact enough]"""
+    for n, m in ((100, 60), (100, 61)):
+        cost = torch.rand(40, n, m)
+        error = (
+            lanes.distance(cost, None, None, None, measure="dtw", gamma=0.0).double() - dtw(cost.double())[:, None]
+        ).abs()
+        assert (error / dtw(cost.double())[:, None]).max() < (2e-6 if n + m <= lanes.EXACT_STEPS else 6.1e-8)
+
+
+@pytest.mark.parametrize("with_orders", (False, True))
+def test_strips_change_nothing(monkeypatch, with_orders: bool, make_orders):
+    cost, lengths = problem(50, 12, 15)
+    columns = make_orders(lengths[:, 1].tolist(), 2, 15) if with_orders else None
+    weights = torch.rand(50, 2 if with_orders else 1)
+    how = {"measure": "otam", "gamma": 0.1}
+    expected = lanes.distance_vjp(weights, cost, lengths, None, columns, **how)
+    monkeypatch.setattr(lanes, "SCRATCH_BYTES", 8000)
+    monkeypatch.setattr(lanes, "STRIP_BYTES", 8000)
+    assert lanes._strip_rows(lanes._Problem(cost, lengths, None, None, "otam", 0.1), 32) == 3
+    assert torch.equal(lanes.distance_vjp(weights, cost, lengths, None, columns, **how), expected)
+    assert torch.equal(
+        alignment(cost, lengths, measure="otam", gamma=0.1),
+        lanes.distance_vjp(torch.ones(50, 1), cost, lengths, None, None, **how),
+    )
 
 
 @pytest.mark.parametrize("gamma", (0.0, 0.1))
@@ -112,7 +202,8 @@ def few_threads():
 
 @pytest.mark.parametrize("gamma", (0.0, 0.1))
 def test_results_do_not_depend_on_the_number_of_threads(gamma: float, few_threads, monkeypatch, make_orders):
-    monkeypatch.setattr(lanes, "CELLS_PER_THREAD", 100)
+    """Note [Gradients of orders in the order of pairs]"""
+    monkeypatch.setattr(lane_threads, "CELLS_PER_THREAD", 100)
     cost, lengths = problem(23, 9, 11)
     arguments = (cost, lengths, None, make_orders(lengths[:, 1].tolist(), 7, 11))
     weights, tangent = torch.rand(23, 7), torch.randn(23, 9, 11)
@@ -135,15 +226,15 @@ def test_little_scratch_memory_means_fewer_lanes(monkeypatch):
     cost, lengths = problem(50, 12, 15)
     weights = torch.rand(50, 1)
     how = {"measure": "dtw", "gamma": 0.1}
-    expected = lanes.distance_vjp(weights, cost, lengths, None, None, **how)
-    monkeypatch.setattr(lanes, "SCRATCH_BYTES", 8000)
-    assert lanes._num_lanes(50, lanes._scratch_bytes(cost, 12)) == 3
-    assert torch.equal(lanes.distance_vjp(weights, cost, lengths, None, None, **how), expected)
+    expected = lane_doubles.distance_vjp(weights, cost, lengths, None, None, **how)
+    monkeypatch.setattr(lane_doubles, "SCRATCH_BYTES", 8000)
+    assert lane_doubles._num_lanes(50, lane_doubles._scratch_bytes(cost, 12)) == 3
+    assert torch.equal(lane_doubles.distance_vjp(weights, cost, lengths, None, None, **how), expected)
 
 
 @pytest.mark.parametrize(("num_pairs", "num_lanes"), ((1, 1), (3, 3), (5, 8), (32, 32), (33, 24), (528, 32)))
 def test_blocks_are_of_about_equal_size(num_pairs: int, num_lanes: int):
-    assert lanes._num_lanes(num_pairs, 0) == num_lanes
+    assert lane_doubles._num_lanes(num_pairs, 0) == num_lanes
 
 
 class Distances(Dataset):
@@ -152,7 +243,7 @@ class Distances(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         cost = torch.rand(64, 20, 20, generator=torch.Generator().manual_seed(index)).requires_grad_()
-        lanes.CELLS_PER_THREAD = 100
+        lane_threads.CELLS_PER_THREAD = 100
         torch.set_num_threads(2)
         distance = dtw(cost, gamma=0.1)
         distance.sum().backward()
@@ -161,16 +252,16 @@ class Distances(Dataset):
 
 def test_forked_workers_compute_while_the_parent_has_threads(few_threads, monkeypatch):
     """Note [Threads of our own]: a forked worker makes its own pool; neither it nor the parent hangs or aborts."""
-    monkeypatch.setattr(lanes, "CELLS_PER_THREAD", 100)
+    monkeypatch.setattr(lane_threads, "CELLS_PER_THREAD", 100)
     few_threads(2)
     expected = torch.stack([Distances()[i] for i in range(6)])
-    assert lanes._pools  # the parent's threads run before the workers are forked
+    assert lane_threads._pools  # the parent's threads run before the workers are forked
     loader = DataLoader(Distances(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=120)
     torch.testing.assert_close(torch.stack(list(loader)), expected)
 
 
 def test_python_threads_may_call_at_once(few_threads, monkeypatch):
-    monkeypatch.setattr(lanes, "CELLS_PER_THREAD", 100)
+    monkeypatch.setattr(lane_threads, "CELLS_PER_THREAD", 100)
     few_threads(2)
     costs = [torch.rand(64, 10, 10) for _ in range(8)]
     expected = [dtw(cost, gamma=0.1) for cost in costs]

@@ -1,0 +1,74 @@
+"""Calls that pass by the dispatcher give what the operators give, and stand aside when somebody watches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tempclr_kernels import alignment, dtw, eager, operators, otam
+
+LENGTHS = torch.tensor([[5, 4], [2, 3], [5, 1]])
+
+
+def both(cost: Tensor, measure: str, gamma: float, columns: Tensor | None) -> list[list[Tensor]]:
+    """Value and gradient by the operator, and past it."""
+    results = []
+    for function in (operators.distance, eager.distance):
+        variable = cost.clone().requires_grad_()
+        value = function(variable, LENGTHS, None, columns, measure, gamma, "numba")
+        weights = torch.linspace(-1, 1, value.numel()).view(value.shape)
+        (gradient,) = torch.autograd.grad((value * weights).sum(), variable)
+        results.append([value.detach().view(3, -1), gradient])
+    return results
+
+
+@pytest.mark.parametrize("gamma", (0.0, 0.2))
+@pytest.mark.parametrize("measure", ("dtw", "otam"))
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize("num_orders", (None, 1, 4))
+def test_past_the_dispatcher_nothing_changes(measure, gamma, dtype, num_orders, make_orders):
+    """Note [Past the dispatcher]"""
+    cost = torch.rand(3, 5, 4, dtype=dtype)
+    columns = None if num_orders is None else make_orders(LENGTHS[:, 1].tolist(), num_orders, 4)
+    operator, past = both(cost, measure, gamma, columns)
+    for expected, found in zip(operator, past, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 if dtype == torch.float32 else 0)
+
+
+def test_plain_is_what_nobody_watches(monkeypatch):
+    """Note [Past the dispatcher]"""
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    cost = torch.rand(2, 3, 4)
+    assert eager.is_plain(cost, None, torch.nn.Parameter(cost))
+    assert not eager.is_plain(cost.to("meta"))
+    with FakeTensorMode() as mode:
+        assert not eager.is_plain(cost)
+    assert not eager.is_plain(mode.from_tensor(cost))
+    seen = []
+    torch.func.grad(lambda x: seen.append(eager.is_plain(x)) or x.sum())(cost)
+    assert seen == [False]
+    graph = make_fx(lambda x: dtw(x, gamma=0.1))(cost)
+    assert "distance" in graph.code
+    monkeypatch.delattr(torch._C, "_len_torch_dispatch_stack")
+    assert not eager.is_plain(cost)
+
+
+@pytest.mark.parametrize("gamma", (0.0, 0.3))
+def test_second_derivatives_and_retained_graphs(gamma: float):
+    cost = torch.rand(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: dtw(x, gamma=gamma) ** 2, cost)
+    value = otam(cost, gamma=gamma, both_ways=True)
+    once = torch.autograd.grad(value.sum(), cost, retain_graph=True)[0].clone()
+    assert torch.equal(torch.autograd.grad(value.sum(), cost)[0], once)
+    torch.testing.assert_close(once, alignment(cost.detach(), measure="otam", gamma=gamma, both_ways=True))
+
+
+def test_a_batched_gradient_goes_through_the_operator():
+    cost = torch.rand(3, 4, 3, requires_grad=True)
+    value = dtw(cost, gamma=0.1)
+    rows = torch.autograd.grad(value, cost, torch.eye(3), is_grads_batched=True, retain_graph=True)[0]
+    expected = torch.stack([torch.autograd.grad(value[i], cost, retain_graph=True)[0] for i in range(3)])
+    torch.testing.assert_close(rows, expected)
