@@ -18,7 +18,14 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Files that lie beside the rows without being rows.
 FAULT = "__fault__"  # column of what is wrong with a row that could not be read, where such rows are to be skipped
-_NOT_ROWS = {"feature_recipe.json", "features.jsonl", "dataset_info.json", "dataset_dict.json", "state.json"}
+_NOT_ROWS = {
+    "feature_recipe.json",
+    "features.jsonl",
+    "dataset_info.json",
+    "dataset_dict.json",
+    "state.json",
+    "report.json",
+}
 
 
 def load_rows(source: str | PathLike[str], *, split: str | None = None, skip_bad_rows: bool = False) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tempclr.cli import main
+from tempclr.cli import main, prepare
 from tempclr.data import readers
 from tempclr.data.readers import preparation
 from tempclr.data.readers.arrow_parts import _batches
@@ -55,6 +57,7 @@ def state(folder):
 
 
 def test_the_folder_is_a_saved_dataset_that_others_read(official, capsys):
+    """See Note [The library writes its own index]."""
     assert run(official) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == f"4 videos written: {official / 'rows'}"
@@ -430,3 +433,15 @@ def test_many_reasons_are_cut_on_the_terminal_but_not_in_the_report(tmp_path, ca
     told = capsys.readouterr().err
     assert told.count("left out:") == 21 and "left out: 10 more, see report.json" in told
     assert len(json.loads((tmp_path / "rows" / "report.json").read_text())["reasons"]) == 30
+
+
+def test_the_page_on_data_sets_names_commands_and_files_that_are_there():
+    page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    prepare.add_arguments(parser)
+    lines = [
+        line.split()[2:] for line in page.splitlines() if line.startswith("tempclr prepare ") and "error" not in line
+    ]
+    assert {parser.parse_args(words).corpus for words in lines} == set(prepare.CORPORA)
+    for file in re.findall(r"[a-z_0-9]+\.(?:json|csv|txt|pkl)\b", " ".join(prepare.CORPORA.values())):
+        assert file in page, file

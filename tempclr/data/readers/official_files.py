@@ -184,10 +184,12 @@ class _Members:
     def _more(self) -> bool:
         wanted = max(_CHUNK_CHARACTERS, len(self.text) - self.position)  # twice as much each time: no quadratic retries
         chunk = "" if self.at_end else self.stream.read(wanted)
-        self.at_end = not chunk
+        if not chunk:
+            self.at_end = True
+            return False
         self.num_read += len(chunk)
         self.text, self.position = self.text[self.position :] + chunk, 0
-        return bool(chunk)
+        return True
 
     def _value(self) -> Any:
         while self.position < len(self.text) or self._more():
