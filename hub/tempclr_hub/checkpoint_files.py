@@ -7,7 +7,7 @@ import mmap
 import struct
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,7 +26,7 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")
 MAX_ENTRIES = 100_000
 
 
-def read_checkpoint(path: str | PathLike[str]) -> dict[Any, Any]:
+def read_checkpoint(path: str | PathLike[str], *, stand_ins: Collection[str] = ()) -> dict[Any, Any]:
     """What ``torch.save`` wrote, without running anything of it: see Note [Nothing runs] in ``checkpoint_pickle``.
 
     Both formats are read, the zip archive and the one of torch before 1.6. Tensors look into the file, which is mapped
@@ -35,6 +35,8 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[Any, Any]:
 
     Args:
         path: the file.
+        stand_ins: names of further classes, such as "package.module.Class", to read as :class:`Inert` too. Theirs is
+            no code that would run either.
 
     Returns:
         The dictionary that was saved.
@@ -61,7 +63,7 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[Any, Any]:
                 raise InputError(_not_a_checkpoint(start))
             # A private copy: what a caller writes into a tensor stays in memory.
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        saved = _read_zip(path, content) if start.startswith(ZIP_START) else _read_legacy(content)
+        saved = _read_zip(path, content, stand_ins) if start.startswith(ZIP_START) else _read_legacy(content, stand_ins)
     except InputError as error:
         raise InputError(str(error), file=path) from error
     if not isinstance(saved, dict):
@@ -77,7 +79,7 @@ def _not_a_checkpoint(start: bytes) -> str:
     return f"is not a checkpoint that torch.save wrote: it begins with {start[:8]!r}"
 
 
-def _read_zip(path: Path, content: mmap.mmap) -> Any:
+def _read_zip(path: Path, content: mmap.mmap, stand_ins: Collection[str]) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             records = _records(archive, size=len(content))
@@ -106,7 +108,8 @@ def _read_zip(path: Path, content: mmap.mmap) -> Any:
             raise InputError(f"the archive lacks the values data/{storage.key[:40]}")
         return _values(content, storage, *spans[f"data/{storage.key}"])
 
-    return read_pickle(io.BytesIO(content[first : first + size]), tensor_values=_once(values))
+    stream = io.BytesIO(content[first : first + size])
+    return read_pickle(stream, tensor_values=_once(values), stand_ins=stand_ins)
 
 
 def _records(archive: zipfile.ZipFile, *, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -144,7 +147,7 @@ def _span(entry: zipfile.ZipInfo, content: mmap.mmap) -> tuple[int, int]:
     return first, entry.file_size
 
 
-def _read_legacy(content: mmap.mmap) -> Any:
+def _read_legacy(content: mmap.mmap, stand_ins: Collection[str]) -> Any:
     """Five pickles (magic number, protocol, machine, what was saved, keys), then the values of each key in turn."""
     stream = io.BytesIO(content[:MAX_PICKLE_BYTES])
     declared: dict[str, Storage] = {}
@@ -157,7 +160,7 @@ def _read_legacy(content: mmap.mmap) -> Any:
     if protocol != LEGACY_PROTOCOL or not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise InputError("is not of the format that torch before 1.6 wrote on little-endian machines")
     begin = stream.tell()
-    read_pickle(stream, tensor_values=declare)
+    read_pickle(stream, tensor_values=declare, stand_ins=stand_ins)
     keys = read_pickle(stream, tensor_values=declare)
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(declared):
         raise InputError("its list of values is not that of its tensors")
@@ -172,7 +175,11 @@ def _read_legacy(content: mmap.mmap) -> Any:
         spans[key] = (position + 8, size)
         position += 8 + size
     stream.seek(begin)
-    return read_pickle(stream, tensor_values=_once(lambda storage: _values(content, storage, *spans[storage.key])))
+
+    def values(storage: Storage) -> torch.Tensor:
+        return _values(content, storage, *spans[storage.key])
+
+    return read_pickle(stream, tensor_values=_once(values), stand_ins=stand_ins)
 
 
 def _once(values: Callable[[Storage], torch.Tensor]) -> Callable[[Storage], torch.Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,8 @@ STORAGE_DTYPES = {
 TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 PARAMETER = "torch._utils._rebuild_parameter"
 DICTS = ("collections.OrderedDict", "collections.defaultdict")
-# What training programs keep beside their weights: settings (parsed arguments, omegaconf's containers and the classes
-# that fairseq's settings refer to), numbers of numpy, bytes as Python 3 writes them for Python 2.
+# What training programs keep beside their weights: settings (parsed arguments, omegaconf's containers and fairseq's
+# own classes of settings), numbers of numpy, bytes as Python 3 writes them for Python 2.
 STOOD_IN_FOR = {
     "argparse.Namespace",
     "_codecs.encode",
@@ -56,7 +56,7 @@ STOOD_IN_FOR = {
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("str", "int", "float", "bool")),
     *(f"torch.{name}" for name in ("float16", "float32", "float64", "bfloat16", "int64")),
 }
-STOOD_IN_FOR_MODULES = ("omegaconf.", "fairseq.dataclass.")
+STOOD_IN_FOR_MODULES = ("omegaconf.", "fairseq.")
 KEYS = (str, bytes, int, float, bool, type(None))
 MOST = 2**60  # below the modulus of Python's hash of integers, so that keys cannot be made to collide
 
@@ -84,7 +84,9 @@ class _Global:
     name: str
 
 
-def read_pickle(stream: io.BytesIO, *, tensor_values: Callable[[Storage], torch.Tensor | None]) -> Any:
+def read_pickle(
+    stream: io.BytesIO, *, tensor_values: Callable[[Storage], torch.Tensor | None], stand_ins: Collection[str] = ()
+) -> Any:
     """One pickle from ``stream``, which is left behind its end.
 
     Note [Nothing runs]: the opcodes are told apart by the standard library's ``pickletools`` and interpreted here, one
@@ -97,16 +99,17 @@ def read_pickle(stream: io.BytesIO, *, tensor_values: Callable[[Storage], torch.
         stream: in memory, so that no length the pickle declares can make a read allocate more than there is.
         tensor_values: the values of a storage, one-dimensional; None for a first pass that makes no tensors (they
             read as None).
+        stand_ins: names of further classes to read as :class:`Inert`.
 
     Raises:
         InputError: a global that is not known, an opcode that ``torch.save`` does not write, or a damaged pickle.
     """
-    return _Reader(tensor_values).read(stream)
+    return _Reader(tensor_values, stand_ins).read(stream)
 
 
 class _Reader:
-    def __init__(self, tensor_values: Callable[[Storage], torch.Tensor | None]):
-        self.tensor_values = tensor_values
+    def __init__(self, tensor_values: Callable[[Storage], torch.Tensor | None], stand_ins: Collection[str]):
+        self.tensor_values, self.stand_ins = tensor_values, stand_ins
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -170,12 +173,12 @@ class _Reader:
             case "SETITEMS":
                 self._set_items(self._since_mark())
             case "GLOBAL":
-                self.stack.append(_known(argument.replace(" ", ".")[:200]))
+                self.stack.append(self._known(argument.replace(" ", ".")[:200]))
             case "STACK_GLOBAL":
                 attribute, module = self.stack.pop(), self.stack.pop()
                 if type(module) is not str or type(attribute) is not str:
                     raise InputError("its pickle asks for a global by something other than a name")
-                self.stack.append(_known(f"{module[:100]}.{attribute[:100]}"))
+                self.stack.append(self._known(f"{module[:100]}.{attribute[:100]}"))
             case "REDUCE" | "NEWOBJ":
                 arguments, kind = self.stack.pop(), self.stack.pop()
                 self.stack.append(self._made(kind, arguments))
@@ -186,6 +189,15 @@ class _Reader:
                 self.stack.append(_storage(self.stack.pop()))
             case _:
                 raise InputError(f"its pickle holds the opcode {name}, which torch.save does not write")
+
+    def _known(self, name: str) -> _Global:
+        built = name in STORAGE_DTYPES or name in TENSORS or name == PARAMETER or name in DICTS
+        if built or name in STOOD_IN_FOR or name.startswith(STOOD_IN_FOR_MODULES) or name in self.stand_ins:
+            return _Global(name)
+        raise InputError(
+            f"it asks for {name[:100]!r}, which is neither a tensor nor a setting: refused, and nothing of the file "
+            "was run"
+        )
 
     def _since_mark(self) -> list[Any]:
         first = self.marks.pop()
@@ -243,16 +255,6 @@ class _Reader:
 
 def _is_count(number: Any) -> bool:
     return type(number) is int and 0 <= number < MOST
-
-
-def _known(name: str) -> _Global:
-    if name in STORAGE_DTYPES or name in TENSORS or name == PARAMETER or name in DICTS:
-        return _Global(name)
-    if name in STOOD_IN_FOR or name.startswith(STOOD_IN_FOR_MODULES):
-        return _Global(name)
-    raise InputError(
-        f"it asks for {name[:100]!r}, which is neither a tensor nor a setting: refused, and nothing of the file was run"
-    )
 
 
 def _storage(identifier: Any) -> Storage:

@@ -162,7 +162,9 @@ def write_model_folder(
 
     Raises:
         InputError: a number is too large for the dtype.
+        OSError: there is no room for the weights.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
     from tqdm.auto import tqdm
 
@@ -175,7 +177,10 @@ def write_model_folder(
             raise InputError(f"{name!r} has numbers too large for float16: take --dtype float32 or bfloat16")
     config.architectures, config.dtype = [model_class.__name__], dtype
     config.save_pretrained(folder)
-    save_file(converted, folder / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(converted, folder / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:  # which is no OSError
+        raise OSError(f"the weights cannot be written into {folder.parent}: {error}") from error
     if processor is not None:
         processor.save_pretrained(folder)
     report = json.dumps(asdict(conversion), indent=2, ensure_ascii=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -75,6 +75,7 @@ def convert_checkpoint(
     special_token_ids: tuple[int, int] | None = None,
     max_num_features: int = 32,
     attend_cls: bool = True,
+    stand_ins: Collection[str] = (),
     show_progress_bar: bool = False,
 ) -> Conversion:
     """Write a model folder from a released checkpoint; nothing of the checkpoint runs (see ``read_checkpoint``).
@@ -94,6 +95,7 @@ def convert_checkpoint(
             where the vocabulary has its size.
         max_num_features: most features of a clip, 32 in the released configurations (no shape tells).
         attend_cls: False hides [CLS] from the features, as the released step localization does.
+        stand_ins: see :func:`tempclr_hub.checkpoint_files.read_checkpoint`.
 
     Returns:
         What was done.
@@ -107,7 +109,7 @@ def convert_checkpoint(
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     check_new_folder(output_dir)
     tokens = None if tokenizer is None else _read_tokenizer(tokenizer)
-    saved = read_checkpoint(checkpoint)
+    saved = read_checkpoint(checkpoint, stand_ins=stand_ins)
     try:
         state = released_state(saved)
         mapped = map_state(

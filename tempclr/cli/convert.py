@@ -7,7 +7,7 @@ import sys
 
 KINDS = ("videoclip", "tempclr", "s3d")
 DTYPES = ("float32", "float16", "bfloat16")
-TOWERS_ONLY = ("num_attention_heads", "tokenizer", "max_num_features", "special_token_ids", "mask_cls")
+TOWERS_ONLY = ("num_attention_heads", "tokenizer", "max_num_features", "special_token_ids", "mask_cls", "stand_in")
 S3D_ONLY = ("vocabulary",)
 
 
@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="hide [CLS] from the features, as the released localization does",
+    )
+    parser.add_argument(
+        "--stand_in",
+        nargs="+",
+        metavar="MODULE.CLASS",
+        help="further classes that the checkpoint may hold beside its weights, read as data: their code does not run",
     )
     parser.add_argument("--vocabulary", metavar="FILE", help="of s3d: s3d_dict.npy, or a text file of one word a line")
 
@@ -67,6 +73,7 @@ def _convert_towers(arguments: argparse.Namespace) -> None:
         special_token_ids=None if arguments.special_token_ids is None else tuple(arguments.special_token_ids),
         max_num_features=32 if arguments.max_num_features is None else arguments.max_num_features,
         attend_cls=not arguments.mask_cls,
+        stand_ins=arguments.stand_in or (),
         show_progress_bar=sys.stderr.isatty(),
     )
     print(conversion.summary())

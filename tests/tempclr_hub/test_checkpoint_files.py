@@ -6,6 +6,7 @@ import argparse
 import collections
 import os
 import pickle
+import random
 import resource
 import struct
 import subprocess
@@ -109,6 +110,9 @@ def test_an_unknown_class_is_refused_by_name(tmp_path, monkeypatch):
     path = saved_with(tmp_path / "model.pt", foreign("some_project.models.Trainer")(), monkeypatch)
     with pytest.raises(InputError, match=r"model.pt: it asks for 'some_project.models.Trainer'"):
         read_checkpoint(path)
+    read = read_checkpoint(path, stand_ins=["some_project.models.Trainer"])
+    assert read["cfg"] == Inert("some_project.models.Trainer", (), {"content": {"lr": 0.1}})
+    assert read["model"]["weight"].tolist() == [1, 1]
 
 
 class Planted:
@@ -288,6 +292,29 @@ def test_damage_is_told_or_harmless(tmp_path, new):
             assert "\n" not in str(error)
         else:
             assert not new or torch.equal(read["w"], torch.arange(4.0))
+
+
+def test_changed_pickles_are_told_or_harmless(tmp_path):
+    """In an archive whose checksums are right, so that the pickle itself is what is met."""
+    torch.save(example(), tmp_path / "model.pt")
+    with zipfile.ZipFile(tmp_path / "model.pt") as file:
+        records = {name: file.read(name) for name in file.namelist()}
+    name = next(name for name in records if name.endswith("data.pkl"))
+    draw, told = random.Random(0), 0
+    for _ in range(300):
+        changed = bytearray(records[name])
+        for _ in range(draw.choice([1, 1, 2, 6])):
+            place = draw.randrange(len(changed))
+            if draw.random() < 0.5:
+                changed[place] = draw.randrange(256)
+            else:
+                changed[place : place + draw.randrange(4)] = draw.sample(b"}])(.\x80\x85\x86NRbsuaeQK\x88q\x93t", 2)
+        try:
+            read_checkpoint(archive(tmp_path / "changed.pt", {**records, name: bytes(changed)}))
+        except InputError as error:
+            told += 1
+            assert "\n" not in str(error) and len(str(error)) < 500
+    assert told > 150
 
 
 def test_other_files_are_told_apart(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from tempclr.errors import InputError
 from tempclr_hub.checkpoint_files import read_checkpoint
 from tempclr_hub.convert import convert_checkpoint, map_state, released_state
 
-DATA = Path(__file__).parent / "data"
+DATA, ROOT = Path(__file__).parent / "data", Path(__file__).parents[2]
 CHECKPOINT = DATA / "fairseq_checkpoint_tiny.pt"
 VOCABULARY = DATA / "vocab_tiny.txt"
 RECORDED = Path(__file__).parents[1] / "tempclr" / "data" / "released_tiny_model.npz"
@@ -309,6 +311,7 @@ def test_what_is_wrong_with_the_tensors_is_named(tmp_path, capsys, name):
         (["--tokenizer", str(VOCABULARY), *IDS], "the tokenizer has the ids (3, 4)"),
         (["--tokenizer", str(CHECKPOINT)], "no tokenizer can be read from"),
         (["--tokenizer", "./nowhere"], "no tokenizer can be read from './nowhere'"),
+        (["--stand_in", "a.B", "--max_num_features", "0", *IDS], "max_num_features must be"),
         (["--vocabulary", "words.txt"], "--vocabulary is not an option of 'tempclr convert tempclr'"),
         (["--dtype", "int8"], "invalid choice: 'int8'"),
     ],
@@ -366,6 +369,23 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path, capsys):
     (tmp_path / "file").touch()
     error = refused(["tempclr", str(CHECKPOINT), str(tmp_path / "file")], capsys, out)
     assert "is a file, expected a folder" in error
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path):
+    """A limit on the size of files stands for the disk."""
+    code = (
+        "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "from tempclr.cli import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    packages = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "hub")))
+    done = subprocess.run(
+        [sys.executable, "-c", code, "convert", "tempclr", str(CHECKPOINT), str(tmp_path / "out"), *WORDS],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": packages},
+    )
+    assert done.returncode == 2 and "the weights cannot be written into" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
