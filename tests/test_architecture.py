@@ -23,6 +23,7 @@ LAYERS = {
     "negatives": 1,
     "models": 1,
     "losses": 2,
+    "mini_batches": 2,
     "localization_loss": 2,
     "data": 3,
     "plots": 3,
