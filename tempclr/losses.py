@@ -35,6 +35,7 @@ def tempclr_loss(
     gamma: float = 0.1,
     sequence_temperature: float = 1.0,
     cosine_eps: float = 0.01,
+    gather_across_ranks: bool = True,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor | None]:
     """TempCLR's training objective, ``unit_weight · unit_loss + sequence_weight · sequence_loss``.
@@ -48,7 +49,7 @@ def tempclr_loss(
         text_embeds: (N, d), or (B, S, d) with the masks below.
         video_embeds: (N, d), or (B, C, d).
         sentence_mask, clip_mask, clip_sentence_index: (B, S), (B, C), (B, C); see :func:`sequence_loss`.
-        similarity, temperature: of the unit loss.
+        similarity, temperature, gather_across_ranks: of the unit loss.
         measure, negatives, num_negatives, gamma, sequence_temperature, cosine_eps, generator: of the sequence loss.
 
     Returns:
@@ -58,8 +59,10 @@ def tempclr_loss(
     >>> round(parts["loss"].item(), 4), parts["sequence_loss"]
     (1.1029, None)
     """
+    of_units: dict[str, Any] = {"similarity": similarity, "temperature": temperature}
+    of_units["gather_across_ranks"] = gather_across_ranks
     if text_embeds.dim() == 2:
-        alone = unit_loss(text_embeds, video_embeds, similarity=similarity, temperature=temperature)
+        alone = unit_loss(text_embeds, video_embeds, **of_units)
         return {"loss": alone, "unit_loss": alone, "sequence_loss": None}
     masks: dict[str, Any] = {
         "sentence_mask": sentence_mask,
@@ -69,7 +72,7 @@ def tempclr_loss(
     unit = sequence = None
     terms = []
     if unit_weight != 0:
-        unit = unit_loss(text_embeds, video_embeds, similarity=similarity, temperature=temperature, **masks)
+        unit = unit_loss(text_embeds, video_embeds, **of_units, **masks)
         terms.append(unit_weight * unit)
     if sequence_weight != 0:
         sequence = sequence_loss(

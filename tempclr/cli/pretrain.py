@@ -54,11 +54,13 @@ def run_words(words: Sequence[str]) -> int:
 
 def _parsed(words: list[str]) -> tuple[Any, ...]:
     from tempclr.recipes.configs import SettingsParser
-    from tempclr.recipes.pretraining import LossArguments, ModelArguments, SamplingArguments
+    from tempclr.recipes.pretraining import LossArguments, ModelArguments
+    from tempclr.recipes.training_data import SamplingArguments
     from tempclr.trainer import TempCLRTrainingArguments
 
     parser = SettingsParser(
         (DatasetArguments, ModelArguments, LossArguments, SamplingArguments, TempCLRTrainingArguments),
+        command="pretrain",
         prog="tempclr pretrain",
         description=__doc__,
     )

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, set_seed
 
-from tempclr.data.collation import ParagraphCollator
 from tempclr.data.files import check_output_folder
 from tempclr.data.rows import Paragraph, check_recipe
-from tempclr.data.sampling import SENTENCE_SAMPLINGS, ParagraphDataset
 from tempclr.data.tokenization import train_tokenizer
 from tempclr.errors import InputError
 from tempclr.losses import LOSS_MEASURES
 from tempclr.models.tempclr import TempCLRConfig, TempCLRModel, TempCLRProcessor
 from tempclr.negatives import STRATEGIES
 from tempclr.recipes.model_folders import read_model
+from tempclr.recipes.running import find_checkpoint, run_training
+from tempclr.recipes.training_data import SamplingArguments, training_data
 from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
 
 __all__ = ["LossArguments", "ModelArguments", "SamplingArguments", "build_model", "pretrain"]
 
-STATE_FILE = "trainer_state.json"  # the last file of a checkpoint to be written: with it, the checkpoint is whole
 _log = logging.getLogger(__name__)
 
 
@@ -74,23 +70,6 @@ class LossArguments:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-@dataclass
-class SamplingArguments:
-    """What of a paragraph a step sees."""
-
-    clip_seconds: float | None = field(
-        default=None, metadata={"help": "cut segments into clips of so many seconds; otherwise one clip a sentence"}
-    )
-    keep_background: bool = field(default=False, metadata={"help": "also make clips outside the segments"})
-    max_sentences: int | None = field(default=None, metadata={"help": "most sentences of a paragraph in one step"})
-    sentence_sampling: str = field(
-        default="evenly", metadata={"help": "which sentences are kept", "choices": SENTENCE_SAMPLINGS}
-    )
-    drop_overlapping: bool = field(
-        default=False, metadata={"help": "leave out sentences that begin before the previous kept one ends"}
-    )
-
-
 def pretrain(
     train_paragraphs: Sequence[Paragraph],
     *,
@@ -126,7 +105,7 @@ def pretrain(
     model_arguments = model_arguments or ModelArguments()
     loss_arguments, sampling = loss_arguments or LossArguments(), sampling_arguments or SamplingArguments()
     check_output_folder(training_arguments.output_dir)
-    checkpoint = _checkpoint(training_arguments)
+    checkpoint = find_checkpoint(training_arguments)
     feature_size, sentences = _look_through(train_paragraphs)
     # Before the model, so that runs which differ in their loss alone start from the same weights.
     set_seed(training_arguments.seed)
@@ -137,38 +116,25 @@ def pretrain(
         sentences=sentences,
         feature_recipe=feature_recipe,
     )
-    cut: dict[str, Any] = {"max_sentences": sampling.max_sentences, "drop_overlapping": sampling.drop_overlapping}
+    data = training_data(
+        train_paragraphs,
+        eval_paragraphs,
+        processor=model.processor,
+        sampling=sampling,
+        training_arguments=training_arguments,
+    )
     trainer = TempCLRTrainer(
         model=model,
         args=training_arguments,
-        train_dataset=ParagraphDataset(
-            train_paragraphs, sampling=sampling.sentence_sampling, seed=training_arguments.seed, **cut
-        ),
-        eval_dataset=None if eval_paragraphs is None else ParagraphDataset(eval_paragraphs, **cut),
-        data_collator=ParagraphCollator(
-            model.processor,
-            clip_seconds=sampling.clip_seconds,
-            keep_background=sampling.keep_background,
-            with_video_ids=True,
-        ),
+        train_dataset=data.train_dataset,
+        eval_dataset=data.eval_dataset,
+        data_collator=data.data_collator,
+        train_sampler=data.train_sampler,
         processing_class=model.processor,
         evaluator=evaluator,
-        callbacks=list(callbacks),
+        callbacks=[*data.callbacks, *callbacks],
     )
-    try:
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-    except BaseException:  # Ctrl-C too
-        _drop_half_written(trainer)
-        raise
-    _save(trainer)
-    trainer.save_metrics("train", result.metrics, combined=False)
-    if eval_paragraphs is not None:
-        trainer.save_metrics("eval", trainer.evaluate(), combined=False)
-    trainer.save_state()
-    if training_arguments.push_to_hub:
-        trainer.push_to_hub()
-    else:
-        trainer.create_model_card()
+    run_training(trainer, checkpoint=checkpoint)
     return trainer
 
 
@@ -318,47 +284,3 @@ def _look_through(paragraphs: Sequence[Paragraph]) -> tuple[int, list[str]]:
             len(paragraphs),
         )
     return next(iter(widths)), sentences
-
-
-def _checkpoint(training_arguments: TempCLRTrainingArguments) -> str | None:
-    given = training_arguments.resume_from_checkpoint
-    if given is None:
-        return None
-    if given == "last":
-        folder = Path(training_arguments.output_dir)
-        whole = [file.parent for file in folder.glob(f"checkpoint-*/{STATE_FILE}") if _step(file.parent) is not None]
-        if not whole:
-            raise InputError(f"no checkpoint in {folder} to resume from", field="resume_from_checkpoint")
-        return str(max(whole, key=lambda checkpoint: _step(checkpoint) or 0))
-    if not Path(given).is_dir():
-        raise InputError(f"no checkpoint folder {given!r}", field="resume_from_checkpoint")
-    if not Path(given, STATE_FILE).is_file():
-        raise InputError(f"{given!r} is no checkpoint: it has no {STATE_FILE}", field="resume_from_checkpoint")
-    return given
-
-
-def _step(checkpoint: Path) -> int | None:
-    number = checkpoint.name.removeprefix("checkpoint-")
-    return int(number) if number.isdecimal() else None
-
-
-def _drop_half_written(trainer: TempCLRTrainer) -> None:
-    """Remove the checkpoint that was being written when training was interrupted."""
-    checkpoint = Path(trainer.args.output_dir, f"checkpoint-{trainer.state.global_step}")
-    if trainer.is_world_process_zero() and checkpoint.is_dir() and not (checkpoint / STATE_FILE).is_file():
-        shutil.rmtree(checkpoint)
-
-
-def _save(trainer: TempCLRTrainer) -> None:
-    """Write model and processor, the weights last, each under its final name only when it is whole."""
-    folder = Path(trainer.args.output_dir)
-    staging = folder / ".saving"
-    try:
-        trainer.save_model(str(staging), _internal_call=True)
-        if trainer.is_world_process_zero():
-            for path in sorted(staging.iterdir(), key=lambda path: path.suffix == ".safetensors"):
-                os.replace(path, folder / path.name)
-    finally:
-        if trainer.is_world_process_zero():
-            shutil.rmtree(staging, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
