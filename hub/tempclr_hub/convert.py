@@ -144,10 +144,7 @@ def convert_checkpoint(
             "tokenizer": None if tokenizer is None else Path(tokenizer).name if Path(tokenizer).exists() else tokenizer,
         },
     )
-    if processor is None:
-        conversion.notes.append(
-            "no tokenizer was given, so the folder holds the model alone: give --tokenizer for text"
-        )
+    conversion.notes += _notes(kind, mapped.config, processor)
     with new_folder(output_dir) as folder:
         write_model_folder(
             folder,
@@ -159,6 +156,22 @@ def convert_checkpoint(
             show_progress_bar=show_progress_bar,
         )
     return conversion
+
+
+def _notes(kind: str, config: TempCLRConfig, processor: Any) -> list[str]:
+    notes = []
+    if processor is None:
+        notes.append("no tokenizer was given, so the folder holds the model alone: give --tokenizer for text")
+    if kind == "videoclip":
+        notes.append(
+            "its loss is VideoCLIP's, the unit loss alone: to go on from here as TempCLR, give 'tempclr pretrain' the "
+            "weights of both losses, or a recipe"
+        )
+    notes.append(
+        f"its features are {config.video_config.feature_size} numbers a second: the released models take those of "
+        "S3D-G, L2-normalised (tempclr convert s3d, tempclr extract)"
+    )
+    return notes
 
 
 def released_state(saved: Mapping[Any, Any]) -> dict[str, Tensor]:

@@ -145,6 +145,7 @@ def test_it_says_what_it_did(tmp_path, capsys):
     assert "118 tensors, 112 mapped, 6 dropped, 151,056 numbers in bfloat16" in said
     assert "dropped text_encoder.pooler.dense.bias: BERT's pooler" in said
     assert "note: no tokenizer was given, so the folder holds the model alone" in said
+    assert "note: its loss is VideoCLIP's" in said and "note: its features are 512 numbers a second" in said
     model = TempCLRModel.from_pretrained(tmp_path / "model")
     assert model.processor is None and model.dtype == torch.bfloat16
     assert (model.config.unit_weight, model.config.sequence_weight) == (1.0, 0.0)
