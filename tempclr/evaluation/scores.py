@@ -161,20 +161,25 @@ def similarity_chunks(
 
     Memory is bounded by MEMORY_CELLS. Entries beyond the lengths have no meaning, but are finite.
     """
+    # Only real units are multiplied: where lengths differ much, padding would be half of the work.
+    rows, row_place = _packed(sentences, num_sentences, similarity)
     width = int(num_sentences.max())
-    real = torch.arange(width, device=sentences.device) < num_sentences[:, None]
-    rows = unit_vectors(sentences[:, :width], similarity).masked_fill(~real[..., None], 0)
-    each = len(sentences) * width * int(num_clips.max())
-    step = max(1, MEMORY_CELLS // each)
+    step = max(1, MEMORY_CELLS // (len(sentences) * width * int(num_clips.max())))
     for start in range(0, len(clips), step):
         columns = slice(start, min(start + step, len(clips)))
-        length = int(num_clips[columns].max())
-        # Only real clips are multiplied: where lengths differ much, padding would be half of the work.
-        mask = torch.arange(length, device=clips.device) < num_clips[columns, None]
-        packed = rows.flatten(0, 1) @ unit_vectors(clips[columns, :length][mask], similarity).T
-        place = (mask.flatten().cumsum(0) - 1).clamp_min(0)
-        close = packed.index_select(1, place).unflatten(0, (len(rows), width)).unflatten(2, (-1, length))
+        units, place = _packed(clips[columns], num_clips[columns], similarity)
+        close = (rows @ units.T).index_select(1, place).index_select(0, row_place)
+        close = close.unflatten(0, (len(sentences), width)).unflatten(2, (len(num_clips[columns]), -1))
         yield columns, close.transpose(1, 2)
+
+
+def _packed(sequences: Tensor, lengths: Tensor, similarity: str) -> tuple[Tensor, Tensor]:
+    """Real units one below the other, and for each place of the padded sequences one of them, its own where it has
+    one."""
+    longest = int(lengths.max())
+    real = torch.arange(longest, device=sequences.device) < lengths[:, None]
+    units = unit_vectors(sequences[:, :longest][real], similarity)
+    return units, real.flatten().cumsum(0) - 1
 
 
 def unit_vectors(vectors: Tensor, similarity: str) -> Tensor:

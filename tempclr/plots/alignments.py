@@ -111,7 +111,9 @@ def _draw_path(axes: Axes, on_path: NDArray, *, rate: float, measure: str) -> An
         markersize=marker_size,
         solid_joinstyle="round",
         label={"dtw": "DTW path", "otam": "OTAM path", "localize": "chosen seconds"}.get(measure, f"{measure} path"),
-        path_effects=[Stroke(linewidth=4.4 if chain else 2, foreground="white"), Normal()],
+        # Around scattered dots the white would be drawn as a line from one to the next.
+        path_effects=[Stroke(linewidth=4.4, foreground="white"), Normal()] if chain else None,
+        markeredgecolor=PATH_COLOR if chain else "white",
     )
     return line
 

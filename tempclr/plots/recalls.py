@@ -74,10 +74,11 @@ def plot_tasks(recall_per_task: Mapping[str, float], *, mean: float, path: str |
     figure = new_figure(6.4, 1.1 + 0.27 * len(order))
     axes = figure.subplots()
     bars = axes.barh(range(len(order)), [100 * recall_per_task[task] for task in order], color=COLORS[0], height=0.72)
-    axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
+    for text in axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=3):
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     line = axes.axvline(100 * mean, color=COLORS[1], linestyle="--", linewidth=1.6, label=f"mean {100 * mean:.1f}")
     axes.set_yticks(range(len(order)), [label(task) for task in order], fontsize=8.5)
-    axes.invert_yaxis()
+    axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 108)
     axes.set_xlabel("recall, %")
     quiet(axes)

@@ -13,7 +13,16 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from tempclr.evaluation.metrics import retrieval_metrics
-from tempclr.plots import plot_alignment, plot_losses, plot_retrieval
+from tempclr.plots import (
+    plot_alignment,
+    plot_failures,
+    plot_losses,
+    plot_matches,
+    plot_recalls,
+    plot_retrieval,
+    plot_tasks,
+)
+from tempclr.plots.matches import Failure, Match
 
 SENTENCES = [
     "crack two eggs",
@@ -152,3 +161,64 @@ def test_plots_load_matplotlib_on_use_and_never_pyplot():
         "p.plot_losses({'a': [{'step': 1, 'unit_loss': 1.0}]}); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_recalls_have_a_group_a_row_and_a_bar_a_recall(tmp_path):
+    rows = {"dtw": {"R@1": 0.5, "R@5": 1.0, "median_rank": 2.0}, "otam": {"R@1": 0.25, "R@5": 0.75}}
+    figure = plot_recalls(rows, path=tmp_path / "recalls.png")
+    assert [patch.get_height() for patch in figure.axes[0].patches] == [50.0, 25.0, 100.0, 75.0]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["dtw", "otam"]
+    assert (tmp_path / "recalls.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="'otam' has the entries"):
+        plot_recalls({**rows, "otam": {"R@1": 0.1}})
+
+
+def test_tasks_are_sorted_and_the_mean_is_a_line():
+    figure = plot_tasks({"tea": 0.25, "toast": 0.75, "soup": 0.5}, mean=0.5)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["toast", "soup", "tea"]
+    assert [patch.get_width() for patch in axes.patches] == [75.0, 50.0, 25.0]
+    assert axes.get_lines()[0].get_xdata()[0] == 50.0
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the best task stands on top
+
+
+def test_matches_outline_the_path_and_mark_the_best_clip_off_it(tmp_path):
+    similarity = torch.tensor([[0.9, 0.1, 0.2], [0.3, 0.4, -0.001], [0.8, 0.0, 0.5]])
+    pictures = [np.full((6, 9, 3), shade, np.uint8) for shade in (10, 90, 200)]
+    figure = plot_matches(
+        similarity,
+        torch.eye(3),
+        SENTENCES,
+        thumbnails=pictures,
+        clip_labels=["0 s", "2 s", "5 s"],
+        title="a video",
+        path=tmp_path / "matches.png",
+    )
+    cells, strip = figure.axes
+    outlined = [(round(patch.get_x() + 0.46), round(patch.get_y() + 0.43)) for patch in cells.patches]
+    assert outlined == [(0, 0), (1, 1), (2, 2)]
+    dots = cells.get_lines()[0]
+    assert (dots.get_xdata() + 0.32).round(6).tolist() == [0] and (dots.get_ydata() + 0.26).round(6).tolist() == [2]
+    assert [text.get_text() for text in cells.texts][:6] == ["0.90", "0.10", "0.20", "0.30", "0.40", "0.00"]
+    for image, picture in zip(strip.images, pictures, strict=True):
+        np.testing.assert_array_equal(image.get_array(), picture)
+    assert [label.get_text() for label in cells.get_xticklabels()] == ["0 s", "2 s", "5 s"]
+    assert (tmp_path / "matches.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="one row a sentence: 2 sentences"):
+        plot_matches(similarity, torch.eye(3), SENTENCES[:2])
+    with pytest.raises(ValueError, match="one of thumbnails a clip: 2 for 3 clips"):
+        plot_matches(similarity, torch.eye(3), SENTENCES, thumbnails=pictures[:2])
+
+
+def test_failures_show_the_own_video_and_the_winner_in_one_scale(tmp_path):
+    own = Match("v1", torch.tensor([[0.1, 0.2], [0.3, 0.0]]), torch.eye(2))
+    first = Match("v2", torch.tensor([[0.9, 0.2, 0.1], [0.3, 0.0, 0.5]]), torch.tensor([[1.0, 1.0, 0], [0, 0, 1]]))
+    figure = plot_failures([Failure(SENTENCES[:2], 7, own, first)], path=tmp_path / "failures.png")
+    left, right = figure.axes
+    assert left.get_title(loc="left") == "own video v1, rank 7"
+    assert right.get_title(loc="left") == "ranked first: v2"
+    assert left.images[0].get_clim() == right.images[0].get_clim()
+    assert (len(left.patches), len(right.patches)) == (2, 3)
+    assert left.get_yticklabels()[1].get_text().endswith("…")
+    with pytest.raises(ValueError, match="no failure"):
+        plot_failures([])
