@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import numpy as np
 
 from tempclr.errors import InputError
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 8, 8, 8
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 Spans = tuple[tuple[float, float], ...]
 
@@ -124,8 +129,11 @@ def positive_rate(value: Any) -> float:
 
 
 def shortened(value: Any) -> str:
-    """A value in at most 60 characters of one line."""
-    text = repr(value).replace("\n", " ")
+    """A value in at most 60 characters of one line, however large or deep it is."""
+    try:
+        text = _SHORT.repr(value).replace("\n", " ")
+    except ValueError:  # a whole number of thousands of digits
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

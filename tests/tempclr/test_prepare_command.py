@@ -255,7 +255,7 @@ def test_released_shards_are_read(tmp_path, capsys):
     assert run(tmp_path, *lists, "--store", "paths", corpus="howto100m", features="shards") == 2
     assert "only store 'rows' can take them" in capsys.readouterr().err
     shards = FeatureShards(tmp_path / "shards")
-    assert shards.shape("hval") == (10, 4) and "other" not in shards
+    assert shards.load("hval").shape == (10, 4) and "other" not in shards
 
 
 def test_broken_shards_are_named(tmp_path):

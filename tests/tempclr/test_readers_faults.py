@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from tempclr.cli import main
+from tempclr.data import readers
 from tempclr.data.readers.official_files import read_csv, read_pickle
+from tempclr.data.readers.records import Findings
 from tempclr.data.rows import load_rows
 from tempclr.errors import InputError
 
@@ -320,6 +322,19 @@ def test_a_pickle_may_name_no_function(tmp_path):
     assert read_pickle(tmp_path / "plain.pkl") == plain
     with pytest.raises(InputError, match=r"none.pkl: cannot be read"):
         read_pickle(tmp_path / "none.pkl")
+
+
+def test_a_pickle_of_few_bytes_may_mean_a_huge_value(tmp_path):
+    """Each list holds the one before twice: it is small to store, and far too large to be written into a message."""
+    bomb = []
+    for _ in range(200):
+        bomb = [bomb, bomb]
+    (tmp_path / "raw_caption.pkl").write_bytes(
+        pickle.dumps({"a": bomb, "b": {"start": 10**5000, "end": [], "text": []}})
+    )
+    findings = Findings(skip_bad_rows=True)
+    assert not list(readers.read_howto100m([tmp_path / "raw_caption.pkl"]).scan(findings))
+    assert len(findings.reasons) == 2 and all(len(reason) < 400 for reason in findings.reasons)
 
 
 def test_csv_cells_keep_their_quotes(tmp_path):

@@ -63,18 +63,17 @@ class PartedDataset:
             return None
         return report
 
-    def begin(self) -> bool:
-        """Make the working folder; True where parts of an earlier run by the same plan are in it."""
+    def begin(self) -> None:
+        """Make the working folder; parts of an earlier run by the same plan stay in it."""
         plan_file = self.folder / PROGRESS / "plan.json"
         try:
             if json.loads(plan_file.read_text(encoding="utf-8")) == self.plan:
-                return True
+                return
         except (OSError, ValueError):
             pass
         shutil.rmtree(self.folder, ignore_errors=True)
         with atomic_path(plan_file) as temporary:
             temporary.write_text(json.dumps(self.plan), encoding="utf-8")
-        return False
 
     def part(self, split: str, number: int, *, videos: Sequence[str]) -> dict[str, Any] | None:
         """What was recorded of a part that is done and was made from those videos."""
@@ -82,10 +81,10 @@ class PartedDataset:
             record = json.loads(self._record_file(split, number).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return record if record["videos"] == list(videos) and self._part_file(split, number).is_file() else None
+        return record if record.get("videos") == list(videos) and self._part_file(split, number).is_file() else None
 
-    def add_part(self, split: str, number: int, rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> None:
-        """Write a part's rows, then what is to be recorded of it."""
+    def write_part(self, split: str, number: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write a part's rows, holding a few at a time. It counts as done when :meth:`record_part` has been called."""
         import pyarrow  # type: ignore[import-untyped]
 
         schema = self.features.arrow_schema
@@ -94,6 +93,9 @@ class PartedDataset:
             for batch in _batches(rows):
                 columns = [_column(field, [row[field.name] for row in batch]) for field in schema]
                 writer.write_batch(pyarrow.RecordBatch.from_arrays(columns, schema=schema))
+
+    def record_part(self, split: str, number: int, record: Mapping[str, Any]) -> None:
+        """Keep what is to be known of a part: ``videos``, its ids, and anything else."""
         with atomic_path(self._record_file(split, number)) as temporary:
             temporary.write_text(json.dumps(dict(record)), encoding="utf-8")
 
@@ -167,7 +169,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return report if isinstance(report, dict) and PLAN in report else None
 
 
-def _batches(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
     batch: list[Mapping[str, Any]] = []
     num_values = 0
     for row in rows:

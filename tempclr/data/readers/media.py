@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,18 +20,6 @@ from tempclr.errors import InputError
 
 FEATURE_SUFFIXES = (".npy", ".safetensors")
 _MAX_OPEN_SHARDS = 8
-
-
-class Media(Protocol):
-    """Finds what belongs to a video's id."""
-
-    folder: Path
-
-    def __contains__(self, video_id: str) -> bool: ...
-
-    def fingerprint(self) -> str:
-        """Changes when any file does."""
-        ...
 
 
 class FeatureFiles:
@@ -116,10 +104,6 @@ class FeatureShards:
         if number + 1 >= len(starts):
             raise InputError(f"shard {name} ends before its video {number}", field="features")
         return feature_array(data[starts[number] : starts[number + 1]])
-
-    def shape(self, video_id: str) -> tuple[int, int]:
-        """``(T, D)``."""
-        return self.load(video_id).shape
 
     def _shard(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         if name not in self._open:

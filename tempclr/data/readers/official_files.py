@@ -40,13 +40,15 @@ def _json_object(pairs: list[tuple[str, Any]]) -> JsonObject:
 
 
 def find_files(paths: Iterable[str | PathLike[str]], names: Sequence[str]) -> list[Path]:
-    """The files given; of a folder those that bear one of the official names.
+    """The files given; of a folder those that bear one of the official names, where there are such.
 
     Raises:
         InputError: no such file or folder, or a folder without any of them.
     """
     found: list[Path] = []
     for path in map(Path, paths):
+        if path.is_dir() and not names:
+            raise InputError("is a folder, expected a file", file=path)
         if path.is_dir():
             inside = [path / name for name in names if (path / name).is_file()]
             if not inside:

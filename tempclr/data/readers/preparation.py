@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -117,7 +117,7 @@ def prepare_corpus(
     findings = Findings(skip_bad_rows=skip_bad_rows)
     survey = _Survey.of(reading, findings, source, splits)
     if source is None or not any(survey.num_present.values()):
-        raise InputError(survey.what_is_needed(reading, findings, source))
+        raise InputError(survey.what_is_needed(reading, findings))
     plan = _plan(corpus, reading, source, splits, skip_bad_rows)
     columns = (*source.columns, *reading.columns)
     dataset = PartedDataset(output, plan=plan, features=row_features(columns, feature_dtype=source.dtype))
@@ -216,7 +216,7 @@ class _Survey:
         else:
             self.without_media.setdefault(video.split, []).append(video.video_id)
 
-    def what_is_needed(self, reading: Reading, findings: Findings, source: _Source | None) -> str:
+    def what_is_needed(self, reading: Reading, findings: Findings) -> str:
         """What was read, and what rows need besides."""
         if not self.num_sentences:
             first = f"; the first fault: {findings.reasons[0]}" if findings.reasons else ""
@@ -227,11 +227,11 @@ class _Survey:
         )
         example = next(iter(self.without_media.values()))[0]
         video = example if Path(example).suffix else f"{example}.mp4"
-        if source is None:
+        if self.source is None:
             wanted = f"rows need features ({example}.npy, …: --features DIR) or videos ({video}, …: --videos DIR)"
         else:
-            name = video if isinstance(source.media, VideoFiles) else f"{example}.npy"
-            wanted = f"{source.media.folder} has none of them: expected {name}, …"
+            name = video if isinstance(self.source.media, VideoFiles) else f"{example}.npy"
+            wanted = f"{self.source.media.folder} has none of them: expected {name}, …"
         return f"the annotations are good ({counts}), but {wanted}"
 
     def videos(self, reading: Reading) -> Iterator[AnnotatedVideo]:
@@ -295,24 +295,36 @@ def _write_part(
 ) -> dict[str, Any]:
     """Write one part and give back what is recorded of it; ``width`` is D of the features so far."""
     findings = Findings(skip_bad_rows=skip_bad_rows)
-    rows: list[dict[str, Any]] = []
-    totals: dict[str, float] = {}
-    for video in videos:
-        with findings.at(video.file, f"video {video.video_id!r}"):
-            media, duration, found_width = _media_of(video.video_id, source)
-            if width is not None and found_width != width:
-                message = f"features of {found_width} numbers, where the others have {width}"
-                raise InputError(message, field="features")
-            sentences = _within(video, duration, findings)
-            paragraph = _paragraph(video, sentences, media)
-            values = {**media, "ends": [each.end for each in sentences]}  # as annotated: the paragraph's are cut
-            rows.append({name: _value(paragraph, values, name, source.dtype) for name in dataset.features})
-            _add(totals, _counts(sentences, duration))
-            width = found_width
-    ids = [video.video_id for video in videos]
-    record = {"videos": ids, "totals": totals, "reasons": findings.reasons, "width": width}
-    dataset.add_part(videos[0].split, number, rows, record)
+    record: dict[str, Any] = {"videos": [video.video_id for video in videos], "totals": {}, "width": width}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for video in videos:
+            row = None
+            with findings.at(video.file, f"video {video.video_id!r}"):
+                row, counts = _row(video, source, record, dataset.features, findings)
+                _add(record["totals"], counts)
+            if row is not None:
+                yield row
+
+    dataset.write_part(videos[0].split, number, rows())
+    record["reasons"] = findings.reasons
+    dataset.record_part(videos[0].split, number, record)
     return record
+
+
+def _row(
+    video: AnnotatedVideo, source: _Source, record: dict[str, Any], columns: Iterable[str], findings: Findings
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """One row, and what to count of it; ``record["width"]`` is D of the features so far."""
+    media, duration, width = _media_of(video.video_id, source)
+    if width is not None and width != (record["width"] or width):
+        raise InputError(f"features of {width} numbers, where the others have {record['width']}", field="features")
+    sentences = _within(video, duration, findings)
+    paragraph = _paragraph(video, sentences, media)
+    values = {**media, "ends": [each.end for each in sentences]}  # as annotated: the paragraph's are cut
+    row = {name: _value(paragraph, values, name, source.dtype) for name in columns}
+    record["width"] = width
+    return row, _counts(sentences, duration)
 
 
 def _media_of(video_id: str, source: _Source) -> tuple[dict[str, Any], float | None, int | None]:
