@@ -83,14 +83,14 @@ class _Distance(torch.autograd.Function):
     ) -> Tensor:
         arguments = operators.flat(cost, lengths, row_orders, column_orders)
         module = operators.implementation(impl, cost.device)
-        value, kept = module.distance_keeping(*arguments, measure=measure, gamma=gamma)
-        ctx.save_for_backward(cost, lengths, row_orders, column_orders, *kept)
+        value, visits, ctx.paths = module.distance_keeping(*arguments, measure=measure, gamma=gamma)
+        ctx.save_for_backward(cost, lengths, row_orders, column_orders, visits)
         ctx.measure, ctx.gamma, ctx.impl, ctx.module = measure, gamma, impl, module
         return value.view(shape)
 
     @staticmethod
     def backward(ctx: Any, grad_distance: Tensor) -> tuple[Tensor | None, ...]:
-        cost, lengths, row_orders, column_orders, *kept = ctx.saved_tensors
+        cost, lengths, row_orders, column_orders, visits = ctx.saved_tensors
         weights = grad_distance.reshape(*cost.shape[:-2], operators.num_orders(row_orders, column_orders))
         if torch.is_grad_enabled() or not is_plain(grad_distance):  # the gradient may be differentiated again
             lengths = operators.full_lengths(cost) if lengths is None else lengths
@@ -99,6 +99,7 @@ class _Distance(torch.autograd.Function):
         else:
             flat = operators.flat(cost, lengths, row_orders, column_orders)
             weights = operators.merged(weights, keep=1)
-            gradient = ctx.module.vjp_of_kept(weights, tuple(kept), *flat, measure=ctx.measure, gamma=ctx.gamma)
+            kept = (visits, ctx.paths)
+            gradient = ctx.module.vjp_of_kept(weights, *kept, *flat, measure=ctx.measure, gamma=ctx.gamma)
             gradient = gradient.view(cost.shape)
         return (gradient, *[None] * 7)

@@ -132,5 +132,5 @@ def block_scratch(lanes, m, ordered):
         np.zeros(lanes, np.int64),
         np.zeros((1, lanes), np.int32),
         np.zeros((1, lanes), np.int32),
-        np.zeros((m if ordered else 0, lanes), np.int32),
+        np.zeros((m + 1 if ordered else 0, lanes), np.int32),
     )

@@ -43,15 +43,14 @@ def _trace(downs, rights, lane, num_rows, num_columns, num_real, matrix_rows, in
     """Writes one lane's path, last cell first, as positions in its matrix. Returns the number of cells."""
     i, j, length = num_rows - 1, num_columns - 1, 0
     while i >= 0 and j >= 0:
-        if j < num_real:
-            path[length] = matrix_rows[i] + (indices[j, lane] if ordered else j)
-            length += 1
-        if (rights[i, j] >> lane) & 1:
-            j -= 1
-        else:
-            i -= 1
-            if not (downs[i + 1, j] >> lane) & 1:
-                j -= 1
+        # Without branches, which nobody could predict, and without the test for negative indices.
+        row, column = np.uint64(i), np.uint64(j)
+        path[length] = matrix_rows[row] + (indices[column, lane] if ordered else j)
+        length += j < num_real
+        right = (rights[row, column] >> lane) & 1
+        down = (downs[row, column] >> lane) & 1
+        i -= 1 - right
+        j -= right | (1 - down)
     return length
 
 

@@ -8,6 +8,7 @@ through the orders and add gradients back through them.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +27,11 @@ STRIP_BYTES = 1 << 20  # weights of a strip: half of a usual second-level cache
 EXACT_STEPS = 160
 
 
-# What ``distance_keeping`` leaves for ``vjp_of_kept``, each or None: the visits (B, n, m) where there is one order; the
-# cells of the chosen paths as positions in their matrix (B, K, n + m) and how many there are (B, K), -1 for NaN.
-Kept = tuple[Tensor | None, Tensor | None, Tensor | None]
+class Paths(NamedTuple):
+    """Cells of chosen paths as positions in their matrix (B, K, n + m); how many there are (B, K), -1 for NaN."""
+
+    cells: np.ndarray
+    num_cells: np.ndarray
 
 
 class _Problem:
@@ -117,8 +120,7 @@ def distance_vjp(
     """Gradient of ``(grad_distance * distance).sum()`` by the cost: ``(B, n, m)``."""
     problem = _Problem(cost, lengths, row_orders, column_orders, measure, gamma)
     if gamma == 0:
-        _, paths, num_cells = _hard_paths(problem)
-        return _spread(problem, paths, num_cells, grad_distance)
+        return _spread(cost, lengths, _hard_paths(problem)[1], grad_distance)
     if problem.is_soft_in_float:
         return _soft_visits(problem, grad_distance)[1]
     return lane_doubles.distance_vjp(grad_distance, *problem.with_lengths(), measure=measure, gamma=gamma)
@@ -140,9 +142,8 @@ def distance_second(
     if gamma > 0:
         arguments = problem.with_lengths()
         return lane_doubles.distance_second(tangent, grad_distance, *arguments, measure=measure, gamma=gamma)
-    _, paths, num_cells = _hard_paths(problem)
     slope = torch.empty_like(grad_distance, memory_format=torch.contiguous_format)
-    lane_hard.gathered(_array(paths), _array(num_cells), _array(tangent), slope.numpy())
+    lane_hard.gathered(*_hard_paths(problem)[1], _array(tangent), slope.numpy())
     return torch.zeros_like(cost), slope
 
 
@@ -154,21 +155,25 @@ def distance_keeping(
     *,
     measure: str,
     gamma: float,
-) -> tuple[Tensor, Kept]:
-    """As ``distance``, with what makes its gradient cheap: at most 4 bytes a cell, or 8 a cell of a path."""
+) -> tuple[Tensor, Tensor | None, Paths | None]:
+    """As ``distance``, with what makes its gradient cheap.
+
+    That is the visits (B, n, m), 4 bytes a cell, for a soft minimum and one order; the paths for the hard minimum;
+    else nothing.
+    """
     problem = _Problem(cost, lengths, row_orders, column_orders, measure, gamma)
     if gamma == 0:
-        value, paths, num_cells = _hard_paths(problem)
-        return value, (None, paths, num_cells)
+        value, paths = _hard_paths(problem)
+        return value, None, paths
     if problem.is_soft_in_float and problem.num_orders == 1:
-        value, visits = _soft_visits(problem, None)
-        return value, (visits, None, None)
-    return distance(cost, lengths, row_orders, column_orders, measure=measure, gamma=gamma), (None, None, None)
+        return *_soft_visits(problem, None), None
+    return distance(cost, lengths, row_orders, column_orders, measure=measure, gamma=gamma), None, None
 
 
 def vjp_of_kept(
     grad_distance: Tensor,
-    kept: Kept,
+    visits: Tensor | None,
+    paths: Paths | None,
     cost: Tensor,
     lengths: Tensor | None,
     row_orders: Tensor | None,
@@ -178,12 +183,10 @@ def vjp_of_kept(
     gamma: float,
 ) -> Tensor:
     """As ``distance_vjp``, of the arguments and the results of ``distance_keeping``."""
-    visits, paths, num_cells = kept
     if visits is not None:
         return visits * grad_distance.unsqueeze(-1)
-    if paths is not None and num_cells is not None:
-        problem = _Problem(cost, lengths, row_orders, column_orders, measure, gamma)
-        return _spread(problem, paths, num_cells, grad_distance)
+    if paths is not None:
+        return _spread(cost, lengths, paths, grad_distance)
     return distance_vjp(grad_distance, cost, lengths, row_orders, column_orders, measure=measure, gamma=gamma)
 
 
@@ -198,32 +201,32 @@ def _hard_distance(problem: _Problem) -> Tensor:
     return out
 
 
-def _hard_paths(problem: _Problem) -> tuple[Tensor, Tensor, Tensor]:
+def _hard_paths(problem: _Problem) -> tuple[Tensor, Paths]:
     n, m = problem.num_rows, problem.num_columns
     out, shape = problem.new_distance(), (problem.num_matrices, problem.num_orders)
-    paths = torch.empty(*shape, n + m, dtype=torch.int64 if n * m > 2**31 - 1 else torch.int32)
-    num_cells = torch.empty(shape, dtype=torch.int32)
+    paths = Paths(
+        np.empty((*shape, n + m), np.int64 if n * m > 2**31 - 1 else np.int32),
+        np.empty(shape, np.int32),
+    )
     lanes, infinity = _num_lanes(problem, scratch_bytes=8 * n * (m + 1)), _infinity(problem)
-    arrays = (out.numpy(), paths.numpy(), num_cells.numpy())
-    shared, width = problem.arrays(), _WIDTHS[lanes]
+    shared, width, values = problem.arrays(), _WIDTHS[lanes], out.numpy()
 
     def run(start: int, stop: int) -> None:
-        lane_hard.hard_paths(*shared, start, stop, width, infinity, *arrays)
+        lane_hard.hard_paths(*shared, start, stop, width, infinity, values, *paths)
 
     run_in_threads(run, problem.num_pairs, cells=problem.cells, step=lanes)
-    return out, paths, num_cells
+    return out, paths
 
 
-def _spread(problem: _Problem, paths: Tensor, num_cells: Tensor, grad_distance: Tensor) -> Tensor:
-    gradient = torch.empty_like(problem.cost)
-    lengths = _NO_LENGTHS if problem.lengths is None else _array(problem.lengths)
-    arrays = (lengths, _array(paths), _array(num_cells), _array(grad_distance))
-    into = gradient.numpy()
+def _spread(cost: Tensor, lengths: Tensor | None, paths: Paths, grad_distance: Tensor) -> Tensor:
+    gradient = torch.empty_like(cost)
+    sizes = _NO_LENGTHS if lengths is None else _array(lengths)
+    weights, into = _array(grad_distance), gradient.numpy()
 
     def run(start: int, stop: int) -> None:
-        lane_hard.spread(*arrays, start, stop, into)
+        lane_hard.spread(sizes, *paths, weights, start, stop, into)
 
-    run_in_threads(run, problem.num_matrices, cells=problem.num_matrices * problem.num_rows * problem.num_columns)
+    run_in_threads(run, len(into), cells=into.size)
     return gradient
 
 

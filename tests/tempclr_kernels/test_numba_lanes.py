@@ -73,13 +73,13 @@ def test_a_matrix_too_large_for_gamma_is_computed_in_double_alone(measure: str, 
     weights = torch.rand(70, 3 if with_orders else 1)
     double = lane_doubles.distance(cost, *arguments, **how)
     gradient = lane_doubles.distance_vjp(weights, cost, *arguments, **how)
-    value, kept = lanes.distance_keeping(cost, *arguments, **how)
+    value, *kept = lanes.distance_keeping(cost, *arguments, **how)
     torch.testing.assert_close(value, double, rtol=1e-6, atol=1e-6)
     assert torch.equal(value, lanes.distance(cost, *arguments, **how))
     assert torch.equal(value[5:7], double[5:7]) and not torch.equal(value, double)
     for found in (
         lanes.distance_vjp(weights, cost, *arguments, **how),
-        lanes.vjp_of_kept(weights, kept, cost, *arguments, **how),
+        lanes.vjp_of_kept(weights, *kept, cost, *arguments, **how),
     ):
         torch.testing.assert_close(found, gradient, rtol=0, atol=5e-6)
         if with_orders:
@@ -96,8 +96,8 @@ def test_matrices_of_every_width_are_read_and_written(shape: tuple[int, int, int
         for gamma in (0.0, 0.3):
             how = {"measure": measure, "gamma": gamma}
             weights = torch.rand(shape[0], 1)
-            value, kept = lanes.distance_keeping(cost, lengths, None, None, **how)
-            found = lanes.vjp_of_kept(weights, kept, cost, lengths, None, None, **how)
+            value, *kept = lanes.distance_keeping(cost, lengths, None, None, **how)
+            found = lanes.vjp_of_kept(weights, *kept, cost, lengths, None, None, **how)
             torch.testing.assert_close(value, reference.distance(cost, lengths, None, None, **how))
             expected = reference.distance_vjp(weights, cost, lengths, None, None, **how)
             torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
