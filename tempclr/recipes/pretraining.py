@@ -14,7 +14,7 @@ from tempclr.data.rows import Paragraph, check_recipe
 from tempclr.data.tokenization import train_tokenizer
 from tempclr.errors import InputError
 from tempclr.losses import LOSS_MEASURES
-from tempclr.models.tempclr import TempCLRConfig, TempCLRModel, TempCLRProcessor
+from tempclr.models.tempclr import TempCLRConfig, TempCLRModel, TempCLRProcessor, model_from_bert
 from tempclr.negatives import STRATEGIES
 from tempclr.recipes.model_folders import read_model
 from tempclr.recipes.running import find_checkpoint, run_training
@@ -31,6 +31,10 @@ class ModelArguments:
     """Which model is trained; a size left out is that of the configuration's default, VideoCLIP's geometry."""
 
     init_from: str | None = field(default=None, metadata={"help": "folder or Hub id of a model to start from"})
+    init_from_bert: str | None = field(
+        default=None,
+        metadata={"help": "folder or Hub id of a BERT: the text tower takes all its layers, the video tower the first"},
+    )
     tokenizer: str | None = field(
         default=None,
         metadata={"help": "tokenizer by folder or Hub id; otherwise one is trained on the training sentences"},
@@ -154,6 +158,8 @@ def build_model(
     start = model_arguments.init_from
     if start is not None:
         model = _existing_model(start, model_arguments, feature_size, feature_recipe)
+    elif model_arguments.init_from_bert is not None:
+        model = _model_from_bert(model_arguments.init_from_bert, model_arguments, feature_size)
     else:
         model = _new_model(model_arguments, feature_size, sentences)
     if feature_recipe is not None:
@@ -167,10 +173,9 @@ def build_model(
 def _existing_model(
     start: str, model_arguments: ModelArguments, feature_size: int, feature_recipe: Mapping[str, Any] | None
 ) -> TempCLRModel:
-    sizes = [name for name, value in _sizes(model_arguments).items() if value is not None]
-    if sizes or model_arguments.model_config is not None:
-        name = (sizes or ["model_config"])[0]
-        raise InputError(f"the sizes of {start!r} are given by it: leave --{name} out", field=name)
+    _refuse_sizes(start, model_arguments)
+    if model_arguments.init_from_bert is not None:
+        raise InputError("a model starts from --init_from or from --init_from_bert", field="init_from_bert")
     model = read_model(start, with_processor=False)
     expected = model.config.video_config.feature_size
     if expected != feature_size:
@@ -181,17 +186,45 @@ def _existing_model(
     if model_arguments.tokenizer is not None or model.processor is None:
         if model_arguments.tokenizer is None:
             raise InputError(f"{start!r} has no tokenizer that can be read: give one by --tokenizer", field="tokenizer")
-        tokenizer = _read_tokenizer(model_arguments.tokenizer)
-        if len(tokenizer) > model.config.text_config.vocab_size:
-            raise InputError(
-                f"{model_arguments.tokenizer!r} has {len(tokenizer)} tokens, {start!r} knows "
-                f"{model.config.text_config.vocab_size}",
-                field="tokenizer",
-            )
+        tokenizer = _fitting_tokenizer(model_arguments.tokenizer, start, model.config)
         model.processor = _processor(tokenizer, model_arguments, model.config)
     elif model_arguments.max_text_tokens is not None:
         model.processor = _processor(model.processor.tokenizer, model_arguments, model.config)
     return model
+
+
+def _refuse_sizes(start: str, model_arguments: ModelArguments, *, free: Sequence[str] = ()) -> None:
+    sizes = {**_sizes(model_arguments), "model_config": model_arguments.model_config}
+    for name, value in sizes.items():
+        if value is not None and name not in free:
+            raise InputError(f"the sizes of {start!r} are given by it: leave --{name} out", field=name)
+
+
+def _model_from_bert(start: str, model_arguments: ModelArguments, feature_size: int) -> TempCLRModel:
+    free = ("num_video_layers", "dropout", "max_num_features")
+    _refuse_sizes(start, model_arguments, free=free)
+    layers, dropout, features = (getattr(model_arguments, name) for name in free)
+    both = {} if dropout is None else {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    video = {**both, "feature_size": feature_size} | ({} if features is None else {"max_num_features": features})
+    layers = 6 if layers is None else layers
+    try:
+        model = model_from_bert(start, num_video_layers=layers, text_config=both, video_config=video)
+    except (OSError, ValueError) as error:
+        raise InputError(str(error), field="init_from_bert") from error
+    tokenizer = model.processor.tokenizer if model.processor is not None else None
+    if model_arguments.tokenizer is not None:
+        tokenizer = _fitting_tokenizer(model_arguments.tokenizer, start, model.config)
+    model.processor = _processor(tokenizer, model_arguments, model.config)
+    return model
+
+
+def _fitting_tokenizer(name: str, start: str, config: TempCLRConfig) -> Any:
+    tokenizer = _read_tokenizer(name)
+    if len(tokenizer) > config.text_config.vocab_size:
+        raise InputError(
+            f"{name!r} has {len(tokenizer)} tokens, {start!r} knows {config.text_config.vocab_size}", field="tokenizer"
+        )
+    return tokenizer
 
 
 def _new_model(model_arguments: ModelArguments, feature_size: int, sentences: Sequence[str]) -> TempCLRModel:

@@ -18,7 +18,7 @@ from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
 NUM_VIDEOS = 8
 
 
-def train(folder, name, videos, **loss):
+def train(folder, name, videos, *, gather_across_ranks=True, **loss):
     loss = {"similarity": "dot", "temperature": 0.5, **loss}
     config = world.make_config(**loss)
     for tower in (config.text_config, config.video_config):
@@ -39,6 +39,7 @@ def train(folder, name, videos, **loss):
         use_cpu=True,
         disable_tqdm=True,
         train_sampling_strategy="sequential",
+        gather_across_ranks=gather_across_ranks,
         ddp_find_unused_parameters=False,
     )
     collator = ParagraphCollator(AutoTokenizer.from_pretrained(sys.argv[3]), max_text_tokens=16, max_num_features=8)
@@ -67,6 +68,15 @@ def main():
             num_negatives=1,
         ),
     }
+    if sys.argv[2] == "2":
+        results["own"] = train(
+            folder,
+            "own",
+            world.make_paragraphs(NUM_VIDEOS),
+            gather_across_ranks=False,
+            unit_weight=1.0,
+            sequence_weight=0.0,
+        )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         torch.save(results, folder / "results.pt")
 

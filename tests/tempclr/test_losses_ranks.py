@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,10 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tempclr.data.collation import ParagraphCollator
 from tempclr.data.tokenization import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("ranks_driver.py")
+spec = importlib.util.spec_from_file_location("training_world", Path(__file__).with_name("training_world.py"))
+world = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(world)
 
 
 def run(folder, num_ranks, tokenizer):
@@ -27,14 +32,20 @@ def run(folder, num_ranks, tokenizer):
     return torch.load(folder / "results.pt")
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What one rank and what two ranks found, and the tokenizer."""
+    folder = tmp_path_factory.mktemp("ranks")
+    tokenizer = train_tokenizer(["cut melt beat pour fry serve the bread butter two eggs milk it well hot"])
+    tokenizer.save_pretrained(folder / "tokenizer")
+    return *(run(folder / str(ranks), ranks, folder / "tokenizer") for ranks in (1, 2)), tokenizer
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_ranks_equal_one_process_on_the_joint_batch(tmp_path):
+def test_two_ranks_equal_one_process_on_the_joint_batch(trained):
     """After three steps: a gather without gradients would agree in the first only, Note [Gather with gradients]."""
-    train_tokenizer(["cut melt beat pour fry serve the bread butter two eggs milk it well hot"]).save_pretrained(
-        tmp_path / "tokenizer"
-    )
-    one, two = (run(tmp_path / str(ranks), ranks, tmp_path / "tokenizer") for ranks in (1, 2))
+    one, two, _ = trained
     for name in ("unit", "both"):
         for part, losses in one[name]["logged"].items():
             torch.testing.assert_close(
@@ -44,3 +55,18 @@ def test_two_ranks_equal_one_process_on_the_joint_batch(tmp_path):
             torch.testing.assert_close(two[name]["weights"][key], value, rtol=0, atol=1e-5, msg=key)
     assert two["both"]["eval_loss"] == pytest.approx(one["both"]["eval_loss"], rel=1e-5)
     assert len(one["both"]["logged"]["sequence_loss"]) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_clips_may_be_contrasted_with_those_of_their_own_rank_alone(trained):
+    """The first loss of two ranks is then the mean of those of each half of the batch by itself."""
+    model = world.make_model(similarity="dot", temperature=0.5, unit_weight=1.0, sequence_weight=0.0).eval()
+    _, two, tokenizer = trained
+    collator = ParagraphCollator(tokenizer, max_text_tokens=16, max_num_features=8)
+    videos = world.make_paragraphs(8)
+    halves = [model(**collator(videos[first : first + 2]), return_loss=True).loss.item() for first in (0, 2)]
+    joint = model(**collator(videos[:4]), return_loss=True).loss.item()
+    assert two["own"]["logged"]["loss"][0] == pytest.approx(sum(halves) / 2, rel=1e-3)
+    assert two["unit"]["logged"]["loss"][0] == pytest.approx(joint, rel=1e-3)
+    assert abs(joint - sum(halves) / 2) > 0.1

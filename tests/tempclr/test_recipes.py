@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from transformers import BertConfig, BertModel
 
 from tempclr.cli import main
 from tempclr.cli.pretrain import _parsed, run_words
 from tempclr.data.captions_collation import CaptionCollator, CaptionDataset
 from tempclr.data.localization_collation import LocalizationCollator
 from tempclr.data.rows import Paragraph
+from tempclr.data.tokenization import train_tokenizer
 from tempclr.errors import InputError
 from tempclr.localization_loss import localization_loss
 from tempclr.losses import sequence_loss
-from tempclr.models.tempclr import TempCLRModel
+from tempclr.models.tempclr import TempCLRModel, TempCLRProcessor
 from tempclr.negatives import Negatives, sample_negatives
 from tempclr.recipes import RECIPE_KEYS, RECIPES, load_recipe
 from tempclr.recipes.pretraining import LossArguments, ModelArguments, pretrain
@@ -30,7 +32,8 @@ PRETRAINING = sorted(name for name, recipe in RECIPES.items() if recipe.command 
 
 
 def test_the_recipes_are_known_by_name_command_and_purpose():
-    assert list(RECIPES) == ["finetune_crosstask", "pretrain_howto100m", "pretrain_howto100m_all", "small", "unit_loss"]
+    assert set(RECIPES) >= {"finetune_crosstask", *PRETRAINING}
+    assert PRETRAINING == ["pretrain_howto100m", "pretrain_howto100m_all", "pretrain_videoclip", "small", "unit_loss"]
     for name, recipe in RECIPES.items():
         assert recipe.command in ("pretrain", "finetune") and recipe.summary.endswith("."), name
         assert not set(load_recipe(name)) & set(RECIPE_KEYS)
@@ -97,6 +100,18 @@ RELEASED = {  # what both released configurations have
                 "units_per_video": 5,
                 "retrieval_candidates": 64,
                 "gather_across_ranks": False,
+            },
+        ),
+        (
+            "pretrain_videoclip",
+            {
+                "learning_rate": 5e-5,
+                "warmup_steps": 1000,
+                "num_train_epochs": 25,
+                "per_device_train_batch_size": 32,
+                "train_parameters": "all",
+                "unit_weight": 1.0,
+                "sequence_weight": 0.0,
             },
         ),
         ("pretrain_howto100m_all", {"learning_rate": 1e-5, "train_parameters": "all", "warmup_steps": 1000}),
@@ -279,6 +294,35 @@ def test_the_batch_of_the_recipe_gives_the_released_objective(tmp_path):
     )
 
 
+def test_training_may_start_from_bert(tmp_path):
+    """Both towers are BERT's; sizes that BERT gives are refused."""
+    train_tokenizer([" ".join(WORDS)]).save_pretrained(tmp_path / "bert")
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "num_hidden_layers": 3}
+    bert = BertModel(BertConfig(**sizes, vocab_size=100))
+    bert.save_pretrained(tmp_path / "bert")
+    settings = {"learning_rate": 0.0, "max_steps": 1, "save_strategy": "no", "use_cpu": True, "disable_tqdm": True}
+
+    def trained(**changes):
+        return pretrain(
+            [captioned(number, num_captions=4) for number in range(2)],
+            training_arguments=TempCLRTrainingArguments(str(tmp_path / "out"), **settings),
+            model_arguments=ModelArguments(init_from_bert=str(tmp_path / "bert"), **changes),
+        ).model
+
+    model = trained(num_video_layers=2, dropout=0.2, max_num_features=8, tokenizer=str(tmp_path / "bert"))
+    assert (model.config.text_config.num_hidden_layers, model.config.video_config.num_hidden_layers) == (3, 2)
+    assert model.config.video_config.hidden_dropout_prob == 0.2 and model.config.video_config.max_num_features == 8
+    taken = model.video_model.state_dict()["encoder.layer.1.output.dense.weight"]
+    assert torch.equal(taken, bert.encoder.layer[1].output.dense.weight)
+    assert model.processor.tokenizer.get_vocab() == train_tokenizer([" ".join(WORDS)]).get_vocab()
+    with pytest.raises(InputError, match="are given by it: leave --hidden_size out"):
+        trained(hidden_size=16)
+    with pytest.raises(InputError, match=r"field 'init_from_bert'.*layers"):
+        trained(num_video_layers=4)
+    with pytest.raises(InputError, match="--init_from or from --init_from_bert"):
+        trained(init_from=str(tmp_path / "out"))
+
+
 def test_the_loss_of_one_rank_is_the_models_own_where_there_is_one(tmp_path):
     videos = [captioned(number) for number in range(4)]
     logged = []
@@ -328,9 +372,6 @@ def test_sampling_settings_that_contradict_each_other_are_named():
 
 def test_similar_batches_also_serve_rows_of_sentences(tmp_path):
     arguments = TempCLRTrainingArguments(str(tmp_path), per_device_train_batch_size=2, use_cpu=True)
-    from tempclr.data.tokenization import train_tokenizer
-    from tempclr.models.tempclr import TempCLRProcessor
-
     processor = TempCLRProcessor(train_tokenizer([" ".join(WORDS)]), max_num_features=8)
     videos = [captioned(number, num_captions=4) for number in range(5)]
     data = training_data(
