@@ -188,3 +188,34 @@ def test_workers_do_not_change_features_of_clips(tmp_path, quick):
     for number in range(3):
         one, three = (tmp_path / str(n) / "features" / f"v{number}.npy" for n in (1, 3))
         assert one.read_bytes() == three.read_bytes()
+
+
+def test_frames_are_close_to_those_of_ffmpegs_filters(tmp_path, released):
+    """The released frames came from ffmpeg's fps and scale filters, which work on the colours of the file."""
+    av = pytest.importorskip("av")
+    row, column = np.ogrid[:240, :320]
+    waves = [np.sin(row / 9 + n / 4) + np.cos(column / 7 - n / 5) for n in range(20)]
+    frames = (127 + 60 * np.stack([waves, np.multiply(waves, 0.9), np.multiply(waves, 0.8)], -1)).astype(np.uint8)
+    write_video(tmp_path / "a.mp4", frames, frames_per_second=30)
+    recipe = FeatureRecipe.of(load_backbone(released))
+    ours = torch.cat(list(FeatureExtractor(recipe, device="cpu").prepare(tmp_path / "a.mp4")))[:20]
+    theirs = []
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        graph = av.filter.Graph()
+        source = graph.add_buffer(template=container.streams.video[0])
+        last = source
+        for name, words in [("fps", "30"), ("scale", "298:224"), ("crop", "224:224:37:0"), ("format", "rgb24")]:
+            following = graph.add(name, words)
+            last.link_to(following)
+            last = following
+        last.link_to(graph.add("buffersink"))
+        graph.configure()
+        for frame in [*container.decode(video=0), None]:
+            graph.push(frame)
+            while True:
+                try:
+                    theirs.append(graph.pull().to_ndarray())
+                except (av.error.BlockingIOError, av.error.EOFError):
+                    break
+    difference = np.abs(ours.permute(0, 2, 3, 1).numpy().astype(int) - np.stack(theirs).astype(int))
+    assert difference.mean() < 1.5 and np.percentile(difference, 99) <= 4
