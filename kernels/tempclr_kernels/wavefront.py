@@ -90,7 +90,7 @@ def distance_second(
 
     For ``gamma = 0`` the first is 0. Source: Mensch & Blondel 2018, algorithm 2.
     """
-    whole = _whole(cost, lengths, row_orders, column_orders, measure, gamma)
+    whole = Sweep(cost, lengths, row_orders, column_orders, measure, gamma)
     hessian, directional = torch.zeros_like(cost), _empty(whole.pairs, cost)
     tangent = tangent.to(cost.dtype).contiguous()
     for matrices, orders, sweep in whole.parts(num_tables=2):
@@ -100,7 +100,7 @@ def distance_second(
     return hessian, directional
 
 
-def _vjp_of_part(sweep: _Sweep, grad_distance: Tensor) -> Tensor:
+def _vjp_of_part(sweep: Sweep, grad_distance: Tensor) -> Tensor:
     found, table, edge = _empty(sweep.pairs, sweep.cost), sweep.empty_table(), sweep.empty_edge()
     sweep.forward(distance=found, table=table, edge=edge)
     # Note [Gradients are scattered, then summed]: each (matrix, order) writes its own copy, in the order of the matrix,
@@ -117,7 +117,7 @@ def _vjp_of_part(sweep: _Sweep, grad_distance: Tensor) -> Tensor:
     return grad_cost[:, 0] if sweep.pairs[1] == 1 else grad_cost.sum(dim=1)
 
 
-def _second_of_part(sweep: _Sweep, tangent: Tensor, grad_distance: Tensor) -> tuple[Tensor, Tensor]:
+def _second_of_part(sweep: Sweep, tangent: Tensor, grad_distance: Tensor) -> tuple[Tensor, Tensor]:
     found, table, edge = _empty(sweep.pairs, sweep.cost), sweep.empty_table(), sweep.empty_edge()
     sweep.forward(distance=found, table=table, edge=edge)
     directional, slopes, slope_edge = _empty(sweep.pairs, sweep.cost), sweep.empty_table(), sweep.empty_edge()
@@ -152,9 +152,14 @@ def _whole(
     column_orders: Tensor | None,
     measure: str,
     gamma: float,
-) -> _Sweep:
-    rows, columns = (None if o is None else o.contiguous() for o in (row_orders, column_orders))
-    return _Sweep(cost.contiguous(), lengths.contiguous(), rows, columns, measure, gamma)
+) -> Sweep:
+    """The batch in the form that suits it."""
+    from . import rowscan
+
+    sweep = Sweep(cost, lengths, row_orders, column_orders, measure, gamma)
+    if not rowscan.suits(cost, sweep.pairs[1], measure, gamma):
+        return sweep
+    return rowscan.RowScan(cost, lengths, row_orders, column_orders, measure, gamma)
 
 
 def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -181,7 +186,7 @@ def _interpreted(kernel: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Sweep:
+class Sweep:
     """One batch of (matrix, order) pairs and the geometry of its launches."""
 
     cost: Tensor
@@ -248,7 +253,7 @@ class _Sweep:
         """What one strip hands to the next, at every step; None where one strip is all."""
         return _empty((*self.pairs, self.num_strips, self.totals[1]), self.cost) if self.num_strips > 1 else None
 
-    def parts(self, *, num_tables: int) -> Iterator[tuple[slice, slice, _Sweep]]:
+    def parts(self, *, num_tables: int) -> Iterator[tuple[slice, slice, Sweep]]:
         """Split so that the tables and per-order gradients of one part stay within `WORKSPACE_BYTES` (or one pair)."""
         matrices, orders = self.pairs
         cells = num_tables * (math.prod(self.table_shape) + math.prod(self.cost.shape[1:]))
@@ -259,7 +264,8 @@ class _Sweep:
             for k in range(0, orders, orders_each):
                 some, those = slice(i, i + matrices_each), slice(k, k + orders_each)
                 rows, columns = (None if o is None else o[some, those].contiguous() for o in self.orders)
-                yield some, those, _Sweep(self.cost[some], self.lengths[some], rows, columns, self.measure, self.gamma)
+                some_sweep = type(self)(self.cost[some], self.lengths[some], rows, columns, self.measure, self.gamma)
+                yield some, those, some_sweep
 
     def forward(self, *, distance: Tensor, table: Tensor | None, edge: Tensor | None) -> None:
         kernels = _kernels()
@@ -316,14 +322,20 @@ class _Sweep:
                     step_stride=strides[step],
                     num_orders=orders,
                     num_pairs=matrices * orders,
-                    i_strip=i_strip,
-                    num_strips=self.num_strips,
-                    step_total=self.totals[1],
-                    inverse_gamma=LOG2_E / self.gamma if self.gamma > 0 else 0.0,
+                    **self.strip(i_strip),
                     **self.constants(),
                     **self.options(nvidia=self.cost.is_cuda and torch.version.hip is None),
                     **own,
                 )
+
+    def strip(self, i_strip: int) -> dict[str, Any]:
+        """Arguments of one launch that only sweeps along diagonals take."""
+        return {
+            "i_strip": i_strip,
+            "num_strips": self.num_strips,
+            "step_total": self.totals[1],
+            "inverse_gamma": LOG2_E / self.gamma if self.gamma > 0 else 0.0,
+        }
 
     def constants(self) -> dict[str, Any]:
         inf = math.inf

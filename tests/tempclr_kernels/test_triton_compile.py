@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tempclr_kernels import pairwise_triton, wavefront
+from tempclr_kernels import pairwise_triton, rowscan, wavefront
 
 triton = pytest.importorskip("triton")
 if not isinstance(wavefront._kernels().sweep_forward, triton.runtime.JITFunction):
@@ -42,7 +42,7 @@ class Build:
 def compiled(build: Build) -> Any:
     """Compile with the constants that the launcher would pass for a matrix of that size."""
     cost = torch.empty(1, *SIZES[build.size], dtype=build.dtype, device="meta")
-    sweep = wavefront._Sweep(cost, cost, None, None, build.measure, build.gamma)
+    sweep = wavefront.Sweep(cost, cost, None, None, build.measure, build.gamma)
     constants = sweep.constants()
     constants["FAST_LOG2"] = build.target != "gfx942" and build.dtype == torch.float32
     source = wavefront._kernels() if build.kernel in KERNELS[:2] else wavefront._tangent_kernels()
@@ -65,6 +65,25 @@ def compiled(build: Build) -> Any:
         triton.compiler.ASTSource(kernel, signature=signature, constexprs=constants),
         target=triton.backends.compiler.GPUTarget(*TARGETS[build.target]),
         options=sweep.options(nvidia=build.target != "gfx942"),
+    )
+
+
+def compiled_scan(kernel: str, target: str, shape: tuple[int, int], dtype: torch.dtype) -> Any:
+    """Compile a scan along the longer side, with orders of both sides."""
+    from tempclr_kernels import rowscan_kernels
+
+    cost = torch.empty(1, *shape, dtype=dtype, device="meta")
+    sweep = rowscan.RowScan(cost, cost, None, None, "dtw", 0.0)
+    source, constants = getattr(rowscan_kernels, kernel), sweep.constants()
+    element = {torch.float32: "*fp32", torch.float64: "*fp64"}[dtype]
+    signature = {}
+    for name in source.arg_names:
+        pointer = "*i64" if name in ("p_lengths", "p_lane_order", "p_step_order") else element
+        signature[name] = "constexpr" if name in constants else pointer if name.startswith("p_") else "i32"
+    return triton.compile(
+        triton.compiler.ASTSource(source, signature=signature, constexprs=constants),
+        target=triton.backends.compiler.GPUTarget(*TARGETS[target]),
+        options=sweep.options(nvidia=target != "gfx942"),
     )
 
 
@@ -143,6 +162,24 @@ def assert_in_registers(binary: Any, target: str, most_registers: int, folder: P
     else:
         registers, stack = registers_and_stack(binary.asm["cubin"], folder)
         assert stack == 0 and registers <= most_registers, f"{registers} registers, {stack} bytes of stack"
+
+
+SCANNED = [(shape, dtype) for shape in ((10, 650), (2048, 32)) for dtype in (torch.float32, torch.float64)]
+
+
+@pytest.mark.parametrize(("shape", "dtype"), SCANNED)
+@pytest.mark.parametrize("kernel", ["scan_forward", "scan_backward"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_scans_compile_without_spills(
+    target: str,
+    kernel: str,
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    assert_in_registers(compiled_scan(kernel, target, shape, dtype), target, 255, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

@@ -23,7 +23,16 @@ pytestmark = [
 
 MEASURES = {"dtw": dtw, "otam": otam}
 # Several pairs a warp, training pairs, a paragraph against long videos both ways round, many warps, several strips.
-SHAPES = [(301, 3, 5), (528, 8, 60), (528, 32, 32), (16, 2000, 40), (16, 40, 2000), (4, 200, 180), (2, 1500, 1300)]
+SHAPES = [
+    (301, 3, 5),
+    (528, 8, 60),
+    (528, 32, 32),
+    (16, 2000, 40),
+    (16, 40, 2000),
+    (16, 10, 1000),
+    (4, 200, 180),
+    (2, 1500, 1300),
+]
 
 
 @pytest.fixture(autouse=True)

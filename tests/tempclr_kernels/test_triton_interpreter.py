@@ -19,14 +19,17 @@ import numpy as np
 import pytest
 import torch
 
-from tempclr_kernels import wavefront
+from tempclr_kernels import rowscan, wavefront
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call. `special`: what the costs contain; `block`, `workspace`: the limits that force strips and parts."""
+    """One call. `special`: what the costs contain; `block`, `workspace`: the limits that force strips and parts.
+
+    `scan`: rows at once, however short.
+    """
 
     measure: str
     gamma: float
@@ -38,13 +41,14 @@ class Case:
     block: int = 512
     workspace: int = 1 << 30
     second: bool = False
+    scan: bool = False
 
     def __str__(self) -> str:
         parts = [self.measure, f"gamma{self.gamma:g}", "x".join(map(str, self.shape)), self.dtype, self.special]
         parts += [f"{self.num_orders}{self.orders}"] if self.orders else []
         parts += [f"block{self.block}"] if self.block < 512 else []
         parts += ["parts"] if self.workspace < 1 << 30 else []
-        return "-".join(filter(None, [*parts, "second" if self.second else ""]))
+        return "-".join(filter(None, [*parts, "second" if self.second else "", "scan" if self.scan else ""]))
 
 
 def quick_cases() -> list[Case]:
@@ -73,6 +77,17 @@ def quick_cases() -> list[Case]:
                 Case(measure, gamma, (1, 17, 18)),
             ]
         cases += [Case(measure, 0.1, (1, 6, 5), block=4, second=True)]
+    cases += [
+        Case("dtw", 0.0, (1, 1, 1), scan=True),
+        Case("dtw", 0.0, (2, 3, 7), "both", 2, "float32", scan=True),
+        Case("dtw", 0.0, (2, 7, 2), "column", 1, scan=True),
+        Case("dtw", 0.0, (2, 1, 5), scan=True),
+        Case("dtw", 0.0, (3, 2, 6), dtype="float32", special="inf", scan=True),
+        Case("dtw", 0.0, (3, 2, 4), special="nan", scan=True),
+        Case("dtw", 0.0, (2, 4, 3), special="blocked", scan=True),
+        Case("dtw", 0.0, (2, 3, 5), dtype="float32", special="large", scan=True),
+        Case("dtw", 0.0, (2, 2, 5), "row", 3, workspace=1, scan=True),
+    ]
     return cases
 
 
@@ -155,6 +170,7 @@ def run_case(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     arguments = (tensors["cost"], tensors["lengths"], *orders)
     settings: dict[str, Any] = {"measure": case.measure, "gamma": case.gamma}
     wavefront.LARGEST_BLOCK, wavefront.WORKSPACE_BYTES = case.block, case.workspace
+    rowscan.SHORTEST_LONG_SIDE, rowscan.LEAST_RATIO = (1, 1) if case.scan else (256, 8)
     if case.second:
         hessian, directional = wavefront.distance_second(
             tensors["tangent"], tensors["grad_distance"], *arguments, **settings
@@ -262,7 +278,7 @@ def rounding(case: Case, totals: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize(("case", "index", "speed"), FIRST)
 def test_value_and_gradient(case: Case, index: int, speed: str, results: Callable[[str], dict]) -> None:
     """Notes [The border is data], [Pairs side by side], [Soft minimum without inf - inf], [Seed of the flow],
-    [Gradients are scattered, then summed]: against cells one by one in float64.
+    [Gradients are scattered, then summed], [No sums to subtract]: against cells one by one in float64.
     """
     inputs = make_inputs(case, index)
     distance, grad_cost = (results(speed)[f"{speed}/{case}/{name}"] for name in ("distance", "grad_cost"))
