@@ -98,11 +98,11 @@ def evaluate_moments(
 
     A video is its first ``num_chunks`` chunks of ``chunk_seconds``. Its features go through the video tower once (at
     most as many as it has positions); a moment's vector is the mean of the hidden states of its features, and its score
-    the similarity with the sentence. Moments without a feature are no candidates. A sentence's rank is that of
+    the similarity with the sentence. Moments that end beyond the features are no candidates, annotators' moments are cut to them. A sentence's rank is that of
     :func:`moment_rank`: DiDeMo asks that three annotators agree with the ranking.
 
-    ``protocol="official"``: raw dot products, and a moment that begins within the video but ends beyond it also
-    averages the hidden states of padding.
+    ``protocol="official"``: raw dot products, and all moments that begin within the video are candidates; one that
+    ends beyond it also averages the hidden states of padding.
 
     Raises:
         InputError: no rows, a row without features or ``annotator_spans``, or a span that begins beyond the chunks.
@@ -124,6 +124,9 @@ def evaluate_moments(
         scores = (unit_vectors(texts, similarity) @ unit_vectors(vectors, similarity).T).double().numpy()
         if np.isnan(scores).any():
             raise ValueError(f"a score of video {paragraph.video_id!r} is NaN: check the features and the weights")
+        if not official:
+            end = max(last for _, last in moments)
+            marked = [[(first, min(last, max(first, end))) for first, last in chunks] for chunks in marked]
         places = {moment: position for position, moment in enumerate(moments)}
         for own, of_sentence in zip(scores, marked, strict=True):
             ranked.append(moment_rank(own, [places.get(moment) for moment in of_sentence], official=official))
@@ -176,7 +179,11 @@ def _moment_vectors(model: Any, paragraph: Paragraph, protocol: MomentProtocol) 
     count = min(len(features), most)
     states = _padded_states(model, features[:count])
     official = protocol.protocol == "official"
-    moments = [moment for moment in candidate_moments(protocol.num_chunks) if edges[moment[0]] < count]
+    # Note [Moments end with the video]: runs that differ only in chunks beyond the video hold the same features, so
+    # their scores tie. The clean protocol keeps the one that ends with the video and cuts annotators' moments to it;
+    # the released code keeps all and tells them apart by the hidden states of padding.
+    within = 0 if official else 1
+    moments = [moment for moment in candidate_moments(protocol.num_chunks) if edges[moment[within]] < count]
     vectors = [
         states[edges[first] : edges[last + 1] if official else min(edges[last + 1], count)].mean(0)
         for first, last in moments
