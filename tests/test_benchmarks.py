@@ -7,6 +7,7 @@ import runpy
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,15 @@ from tempclr.benchmark.ours import (
     prepare_reference,
 )
 from tempclr.benchmark.peers import PEERS, load
-from tempclr.benchmark.timing import clock_for, git_revision, interleaved, num_threads, seconds_of, summary
+from tempclr.benchmark.timing import (
+    clock_for,
+    git_revision,
+    installed_otherwise,
+    interleaved,
+    num_threads,
+    seconds_of,
+    summary,
+)
 from tempclr.benchmark.workloads import NAMES, TASKS, WORKLOADS, make_case, select
 from tempclr.cli import main
 
@@ -149,16 +158,39 @@ def test_bars_tell_what_was_met():
     pairs = [time("hard value", "tempclr", 3.0), time("hard value", "GEMM alone", 2.0)]
     pairs += [time("hard value", "tslearn", 90.0)]
     step = [time("soft value+grad", "tempclr", 21.0), time("soft value+grad", "one GEMM per order", 450.0)]
-    found = bars({"A": {"times": matrices}, "C": {"times": pairs}, "W1": {"times": step}})
+    found = bars({"A1": {"times": matrices}, "C": {"times": pairs}, "W1": {"times": step}})
     assert [(bar["bar"], bar["figure"], bar["met"]) for bar in found] == [
-        ("A soft value+grad at least 10 times the speed of the best peer (pysdtw)", 10.0, True),
-        ("A hard value at least 10 times the speed of librosa", 9.0, False),
-        ("A soft value+grad at most 3 times soft value", 3.0, True),
-        ("A soft value+grad at most 1.5 times that of DTW", 3.0, False),
+        ("A1 soft value+grad at least 10 times the speed of the best peer (pysdtw)", 10.0, True),
+        ("A1 hard value at least 10 times the speed of librosa", 9.0, False),
+        ("A1 soft value+grad at most 3 times soft value", 3.0, True),
+        ("A1 soft value+grad at most 1.5 times that of DTW", 3.0, False),
         ("C hard value at most 2 times the GEMM alone", 1.5, True),
         ("C hard value at least 30 times the speed of tslearn", 30.0, True),
         ("W1 soft step within 20 ms, where one GEMM per order takes 450 ms", 21.0, False),
     ]
+
+
+def test_no_bar_asks_of_skinny_matrices_what_is_asked_of_square_ones():
+    times = [
+        {"task": "soft value+grad", "implementation": name, "median_ms": ms}
+        for name, ms in (("tempclr", 1.0), ("ddtw", 9.0))
+    ]
+    assert len(bars({"B": {"times": times}})) == 1 and bars({"S": {"times": times}}) == []
+
+
+def test_what_pip_would_not_have_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert installed_otherwise("pytest") is None
+    for name, extra in (("strict", "INSTALLER"), ("unpacked", "WHEEL")):
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        needs = "Requires-Dist: numpy<1\nRequires-Dist: no-such-package; extra == 'all'\n" if name == "strict" else ""
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}", encoding="utf-8"
+        )
+        (folder / extra).write_text("pip\n" if extra == "INSTALLER" else "Tag: cp312-abi3-any\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert installed_otherwise("strict") == f"without its numpy<1 (here: {version('numpy')})"
+    assert installed_otherwise("unpacked") == "unpacked by hand from its wheel (cp312-abi3-any)"
 
 
 def test_names_select_all_their_variants():

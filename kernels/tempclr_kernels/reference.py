@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,11 +86,28 @@ def _of_one(
     valid = matrix[:num_rows, :num_columns].double()
     row_orders = _or_as_given(rows, num_rows, matrix)[:, :num_rows, None]
     column_orders = _or_as_given(columns, num_columns, matrix)[:, None, :num_columns]
-    copies = valid[row_orders, column_orders]
+    copies = _PiecewiseLinear.apply(valid[row_orders, column_orders])
     value = _last_total(copies, measure, gamma)
     if valid.isnan().any():
         return value + valid.sum() * math.nan  # so that the gradient is NaN in every cell
     return torch.where(value == math.inf, math.inf, value)  # no gradient where no path avoids the forbidden cells
+
+
+# Note [A path has a second derivative]: the gradient of the hard minimum is made of constants, and autograd refuses to
+# differentiate what does not depend on its variables. So that a loss with a gradient in it works for gamma = 0 as for
+# any other, the gradient is tied to the costs, with derivative 0.
+class _PiecewiseLinear(torch.autograd.Function):
+    """Identity."""
+
+    @staticmethod
+    def forward(ctx: Any, costs: Tensor) -> Tensor:
+        ctx.save_for_backward(costs)
+        return costs.view_as(costs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (costs,) = ctx.saved_tensors
+        return grad + torch.where(torch.ones_like(costs, dtype=torch.bool), 0.0, costs)
 
 
 def _last_total(copies: Tensor, measure: str, gamma: float) -> Tensor:

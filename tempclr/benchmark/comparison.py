@@ -10,7 +10,7 @@ import torch
 from .bars import bars
 from .ours import OURS, YARDSTICKS, Implementation, Outcome, Run, expected_of, prepare_reference
 from .peers import PEERS, load
-from .timing import clock_for, interleaved, machine, num_threads, seconds_of, summary
+from .timing import clock_for, installed_otherwise, interleaved, machine, num_threads, seconds_of, summary
 from .workloads import GAMMA, Case, Task, Workload, make_case, select
 
 # A check in float32 of sums of a few dozen numbers below 1; a wrong recurrence is off by far more.
@@ -45,7 +45,8 @@ def compare(
         tell: called with a line before each workload.
 
     Returns:
-        ``machine``, ``settings``, ``skipped`` (peer -> reason), ``workloads`` and ``bars``, all of plain types.
+        ``machine``, ``settings``, ``skipped`` (peer -> reason), ``installed_otherwise`` (peer -> how, where pip alone
+        would not have done it), ``workloads`` and ``bars``, all of plain types.
 
     Raises:
         ValueError: an unknown workload, or more threads than the machine has.
@@ -68,6 +69,9 @@ def compare(
             measured[workload.name] = _measure(sized, present, num_rounds=num_rounds, seed=seed)
         return {
             "machine": machine() | {"peers": {peer.name: _peer_version(peer) for peer in present if peer.package}},
+            "installed_otherwise": {
+                peer.name: how for peer in present if peer.package and (how := installed_otherwise(peer.name))
+            },
             "settings": {
                 "num_rounds": num_rounds,
                 "clock": clock_for(threads),
@@ -183,6 +187,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [f"{versions}; {how}", ""]
     lines += [markdown_table(["workload", "task", "implementation", "ms", "20–80 %", "of ours"], rows)]  # noqa: RUF001
     lines += [f"{name}: {reason}" for name, reason in results["skipped"].items()]
+    lines += [f"{name}: {how}" for name, how in results["installed_otherwise"].items()]
     lines += [f"{name}: {key}: {why}" for name, w in results["workloads"].items() for key, why in w["wrong"].items()]
     lines += [f"{'met' if bar['met'] else 'MISSED'}: {bar['bar']}: {bar['figure']:.3g}" for bar in results["bars"]]
     return "\n".join(lines)

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, TypeVar
@@ -130,6 +130,27 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def installed_otherwise(package: str) -> str | None:
+    """What ``pip install package`` would not have done as it stands here; None where it would.
+
+    An installer leaves its name, and keeps to what a package asks for; a wheel unpacked by hand, or installed without
+    its dependencies, may be timed all the same, but not in silence.
+    """
+    from packaging.requirements import Requirement
+
+    found = distribution(package)
+    said = []
+    if not (found.read_text("INSTALLER") or "").strip():
+        tags = [line.removeprefix("Tag: ") for line in (found.read_text("WHEEL") or "").splitlines() if "Tag:" in line]
+        said.append(f"unpacked by hand from its wheel ({', '.join(tags) or 'no tag'})")
+    for requirement in map(Requirement, found.requires or []):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            present = _version(requirement.name)
+            if present is None or not requirement.specifier.contains(present, prereleases=True):
+                said.append(f"without its {requirement} (here: {present or 'none'})")
+    return "; ".join(said) or None
 
 
 def git_revision() -> str | None:

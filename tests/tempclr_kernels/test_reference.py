@@ -166,3 +166,15 @@ def test_derivatives_through_orders_by_finite_differences(measure: str, make_rag
 
     assert torch.autograd.gradcheck(distance, cost)
     assert torch.autograd.gradgradcheck(distance, cost)
+
+
+@pytest.mark.parametrize("measure", ("dtw", "otam"))
+def test_the_gradient_of_the_hard_minimum_has_derivative_zero(measure: str):
+    """Note [A path has a second derivative]: of a path 0, of the square of a distance what the chain rule says."""
+    cost = torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    distance = {"dtw": dtw, "otam": otam}[measure]
+    (path,) = torch.autograd.grad(distance(cost, impl="reference").sum(), cost, create_graph=True)
+    assert not torch.autograd.grad(path.sum(), cost)[0].any()
+    alignment(cost, measure=measure, impl="reference").sum().backward()
+    assert cost.grad is not None and not cost.grad.any()
+    assert torch.autograd.gradgradcheck(lambda x: distance(x, impl="reference") ** 2, cost)
