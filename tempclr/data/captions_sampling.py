@@ -117,7 +117,6 @@ def sample_clips(
             max_seconds=settings.max_text_seconds,
             generator=generator,
         )
-        # The nearest whole features that hold the text; a rate other than 1 changes no draw at rate 1.
         begin = math.floor(starts[first] * features_per_second)
         end = math.ceil(ends[last - 1] * features_per_second)
         if settings.video_span == "spoken":

@@ -49,7 +49,7 @@ def nearest_videos(
     Args:
         vectors: (N, d) floating tensor, one vector a video.
         centres: positions of videos.
-        search: ``"exact"``, in chunks on the vectors' device, ties by position; ``"faiss"``, as released: an inverted
+        search: ``"exact"``, in chunks on the vectors' device; ``"faiss"``, as released: an inverted
             file, of whose cells the centre's own is searched, so that there may be fewer neighbours than asked for. It
             has 512 cells, or one for 39 videos where there are less than 19,968. None takes faiss where it is
             installed.
@@ -82,7 +82,10 @@ def _exact_search(vectors: Tensor, centres: list[int], count: int) -> list[list[
     for first in range(0, len(centres), chunk):
         # The centre's own square is the same for all videos of its row.
         distance = square - 2 * vectors[centres[first : first + chunk]] @ vectors.T
-        found += distance.argsort(dim=1, stable=True)[:, :count].tolist()
+        values, places = distance.topk(count, dim=1, largest=False)
+        # topk leaves equals in any order: by position, and then by distance.
+        places, by_place = places.sort(dim=1)
+        found += places.gather(1, values.gather(1, by_place).argsort(dim=1, stable=True)).tolist()
     return found
 
 
@@ -143,10 +146,9 @@ def similar_batches(
         batch = [centre, *near]
         if len(batch) > batch_size:
             batch = generator.sample(batch, batch_size)
-        elif len(batch) < batch_size:
-            taken = set(batch)
-            others = [video for video in range(num_videos) if video not in taken]
-            batch += generator.sample(others, batch_size - len(batch))
+        while len(batch) < batch_size:
+            other = generator.randrange(num_videos)
+            batch += [other] if other not in batch else []
         batches.append(batch)
     return batches
 

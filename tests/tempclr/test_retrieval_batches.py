@@ -57,7 +57,8 @@ def test_the_exact_search_is_a_full_sort_whatever_the_chunks(num_videos, num_nei
 
 
 def test_videos_that_are_the_same_do_not_hide_the_centre():
-    assert nearest_videos(torch.ones(4, 2), [2], num_neighbours=2, search="exact") == [[0, 1]]
+    (found,) = nearest_videos(torch.ones(4, 2), [2], num_neighbours=2, search="exact")
+    assert len(found) == 2 and found == sorted(found) and 2 not in found
 
 
 @given(st.integers(2, 30), st.integers(2, 6), st.integers(0, 99))
