@@ -14,6 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from tempclr.data.files import atomic_path
 from tempclr.losses import tempclr_loss
+from tempclr.mini_batches import embed_in_mini_batches
 
 __all__ = ["TRAINABLE_PARAMETERS", "TempCLRTrainer", "TempCLRTrainingArguments", "select_parameters"]
 
@@ -24,7 +25,7 @@ NOT_PREDICTIONS = [*LOSS_PARTS, "text_model_output", "video_model_output"]
 
 @dataclass
 class TempCLRTrainingArguments(TrainingArguments):
-    """``transformers.TrainingArguments`` with what contrastive training needs as defaults, and three fields more.
+    """``transformers.TrainingArguments`` with what contrastive training needs as defaults, and four fields more.
 
     ``remove_unused_columns=False`` (the collator reads whole rows) and ``label_names=[]`` (there are none); everything
     else is as there.
@@ -34,9 +35,11 @@ class TempCLRTrainingArguments(TrainingArguments):
         schedule_steps: the updates at which the schedule of the learning rate ends, where that is not the end of
             training: the released recipes decay to 0 at 1,000,000 and stop long before.
         gather_across_ranks: whether clips are contrasted with those of all ranks, or, as released, of their own alone.
+        mini_batch_size: rows that the towers see at once, while the loss contrasts a device's whole batch; see
+            :func:`tempclr.mini_batches.embed_in_mini_batches`.
 
     Raises:
-        ValueError: for another ``train_parameters``, or ``schedule_steps`` below 1.
+        ValueError: for another ``train_parameters``, or ``schedule_steps`` or ``mini_batch_size`` below 1.
     """
 
     remove_unused_columns: bool = field(
@@ -49,14 +52,19 @@ class TempCLRTrainingArguments(TrainingArguments):
     schedule_steps: int | None = field(
         default=None, metadata={"help": "updates at which the learning rate's schedule ends; the end of training"}
     )
-
     gather_across_ranks: bool = field(
         default=True, metadata={"help": "contrast clips with those of all ranks; False, as released: of their own"}
     )
 
+    mini_batch_size: int | None = field(
+        default=None, metadata={"help": "rows that the towers see at once, in less memory; all of a batch"}
+    )
+
     def __post_init__(self) -> None:
-        if self.schedule_steps is not None and self.schedule_steps < 1:
-            raise ValueError(f"schedule_steps must be at least 1, got {self.schedule_steps}")
+        for name in ("schedule_steps", "mini_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if self.train_parameters not in TRAINABLE_PARAMETERS:
             raise ValueError(
                 f"train_parameters must be one of {', '.join(TRAINABLE_PARAMETERS)}, got {self.train_parameters!r}"
@@ -149,19 +157,29 @@ class TempCLRTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Tensor | None], Mapping[str, Any]]:
         """The loss of a batch, its named parts and the model's outputs; another objective overrides this."""
-        if not getattr(self.args, "gather_across_ranks", True):
-            return self._loss_of_this_rank(model, inputs)
+        gather = getattr(self.args, "gather_across_ranks", True)
+        mini_batch_size = getattr(self.args, "mini_batch_size", None) if model.training else None
+        if mini_batch_size is not None or not gather:
+            return self._loss_of_embeddings(model, inputs, mini_batch_size=mini_batch_size, gather_across_ranks=gather)
         # Note [return_loss is set here]: as an entry of the batch it would break accelerate's dispatcher, which can
         # only concatenate tensors, and leave the other ranks hanging.
         loss, outputs = super().compute_loss(model, {**inputs, "return_loss": True}, return_outputs=True)
         return loss, {name: outputs.get(name) for name in LOSS_PARTS}, outputs
 
-    def _loss_of_this_rank(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
-        outputs = model(**inputs, return_loss=False)
+    def _loss_of_embeddings(
+        self, model: nn.Module, inputs: dict[str, Any], *, mini_batch_size: int | None, gather_across_ranks: bool
+    ) -> Any:
+        """The loss made here and not by the model, which would gather and would see all rows at once."""
+        outputs: Any = {}
+        if mini_batch_size is None:
+            outputs = model(**inputs, return_loss=False)
+            embeds = outputs.text_embeds, outputs.video_embeds
+        else:
+            embeds = embed_in_mini_batches(model, inputs, mini_batch_size=mini_batch_size)
         config = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).config
-        settings: dict[str, Any] = {**config.loss_settings(), "gather_across_ranks": False}
+        settings: dict[str, Any] = {**config.loss_settings(), "gather_across_ranks": gather_across_ranks}
         settings |= {name: inputs.get(name) for name in ("sentence_mask", "clip_mask", "clip_sentence_index")}
-        parts = tempclr_loss(outputs.text_embeds, outputs.video_embeds, **settings)
+        parts = tempclr_loss(*embeds, **settings)
         return parts["loss"], {name: parts[name] for name in LOSS_PARTS}, outputs
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

@@ -11,6 +11,7 @@ import torch
 from tempclr.data.collation import ParagraphCollator
 from tempclr.losses import tempclr_loss
 from tempclr.mini_batches import embed_in_mini_batches
+from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
 
 spec = importlib.util.spec_from_file_location("training_world", Path(__file__).with_name("training_world.py"))
 world = importlib.util.module_from_spec(spec)
@@ -120,6 +121,47 @@ class _Held:
 
     def __del__(self):
         self.release(self.tensor)
+
+
+def test_the_trainer_takes_the_same_steps(tmp_path):
+    """With dropout off, training in mini-batches gives the weights of training on whole batches."""
+    finals = []
+    for mini_batch_size in (None, 3):
+        model = world.make_model()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+            if hasattr(module, "config"):
+                module.config.attention_probs_dropout_prob = 0.0
+        arguments = TempCLRTrainingArguments(
+            output_dir=str(tmp_path),
+            mini_batch_size=mini_batch_size,
+            per_device_train_batch_size=8,
+            max_steps=3,
+            optim="sgd",
+            learning_rate=0.1,
+            save_strategy="no",
+            logging_steps=1,
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        trainer = TempCLRTrainer(
+            model,
+            arguments,
+            train_dataset=world.make_paragraphs(24),
+            data_collator=ParagraphCollator(world.make_processor(), with_video_ids=True),
+        )
+        trainer.train()
+        finals.append(
+            (trainer.state.log_history[0], {name: value.clone() for name, value in model.state_dict().items()})
+        )
+    (first, whole), (again, parts) = finals
+    assert {"unit_loss", "sequence_loss"} <= set(again)
+    assert again["loss"] == pytest.approx(first["loss"], rel=1e-5)
+    moved = max((whole[name] - start).abs().max() for name, start in world.make_model().state_dict().items())
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=float(moved) * 1e-4)
 
 
 def test_a_size_below_one_is_refused():
