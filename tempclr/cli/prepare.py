@@ -10,7 +10,7 @@ from typing import Any
 CORPORA = {
     "howto100m": "raw_caption.json or .pkl, and lists of ids",
     "youcook2": "youcookii_annotations_trainval.json",
-    "crosstask": "the folder of the release",
+    "crosstask": "the folder of the release, which has tasks_primary.txt",
     "didemo": "train_data.json, val_data.json, test_data.json",
     "coin": "COIN.json",
     "activitynet": "train.json, val_1.json, val_2.json of ActivityNet-Captions",
@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     corpora = parser.add_subparsers(dest="corpus", metavar="CORPUS", required=True)
     for name, files in CORPORA.items():
         corpus = corpora.add_parser(name, help=f"from {files}", description=f"{name}: from {files}.")
-        corpus.add_argument("--annotations", required=True, nargs="+", metavar="PATH", help=f"{files}, or their folder")
+        told = files if name == "crosstask" else f"{files}; or the folder that has them"
+        corpus.add_argument("--annotations", required=True, nargs="+", metavar="PATH", help=told)
         _add_common(corpus)
         if name in _OPTIONS:
             _OPTIONS[name](corpus)
