@@ -98,8 +98,9 @@ def evaluate_moments(
 
     A video is its first ``num_chunks`` chunks of ``chunk_seconds``. Its features go through the video tower once (at
     most as many as it has positions); a moment's vector is the mean of the hidden states of its features, and its score
-    the similarity with the sentence. Moments that end beyond the features are no candidates, annotators' moments are cut to them. A sentence's rank is that of
-    :func:`moment_rank`: DiDeMo asks that three annotators agree with the ranking.
+    the similarity with the sentence. Moments that end beyond the features are no candidates, annotators' moments are
+    cut to them. A sentence's rank is that of :func:`moment_rank`: DiDeMo asks that three annotators agree with the
+    ranking.
 
     ``protocol="official"``: raw dot products, and all moments that begin within the video are candidates; one that
     ends beyond it also averages the hidden states of padding.
