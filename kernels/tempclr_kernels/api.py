@@ -170,7 +170,7 @@ def _distance(
 ) -> Tensor:
     cost, checked, rows, columns = _prepare(cost, lengths, gamma, row_orders, column_orders)
     impl = choose_implementation(impl, cost.device)
-    if impl == "numba" and eager.is_plain(cost, checked, rows, columns) and _has_pairs(cost, rows, columns):
+    if _goes_past(impl, cost, checked, rows, columns) and operators.num_orders(rows, columns) > 0:
         return eager.distance(cost, checked, rows, columns, measure, float(gamma), impl)
     if checked is None:
         checked = operators.full_lengths(cost)
@@ -179,11 +179,13 @@ def _distance(
     return distance.squeeze(-1) if rows is None and columns is None else distance
 
 
-def _has_pairs(cost: Tensor, rows: Tensor | None, columns: Tensor | None) -> bool:
-    return 0 not in cost.shape and operators.num_orders(rows, columns) > 0
+def _goes_past(impl: str, cost: Tensor, *others: Tensor | None) -> bool:
+    return impl == "numba" and eager.is_plain(cost, *others) and 0 not in cost.shape
 
 
 def _alignment(measure: str, cost: Tensor, lengths: Tensor | None, gamma: float, impl: str) -> Tensor:
+    if not (torch.is_grad_enabled() and cost.requires_grad) and _goes_past(impl, cost, lengths):
+        return eager.alignment(cost, lengths, measure, float(gamma), impl)
     if lengths is None:
         lengths = operators.full_lengths(cost)
     if impl != "reference":

@@ -68,6 +68,16 @@ def distance(
     return module.distance(*operators.flat(*arguments), measure=measure, gamma=gamma).view(shape)
 
 
+def alignment(cost: Tensor, lengths: Tensor | None, measure: str, gamma: float, impl: str) -> Tensor:
+    """The gradient of each distance by its cost, which nobody differentiates; arguments as of ``distance``."""
+    module = operators.implementation(impl, cost.device)
+    if lengths is not None:
+        checked_lengths(lengths, *cost.shape[-2:])
+    flat = operators.flat(cost, lengths, None, None)
+    ones = torch.ones(flat[0].shape[0], 1, dtype=cost.dtype)
+    return module.distance_vjp(ones, *flat, measure=measure, gamma=gamma).view(cost.shape)
+
+
 class _Distance(torch.autograd.Function):
     @staticmethod
     def forward(
