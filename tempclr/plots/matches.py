@@ -139,7 +139,7 @@ def _draw_cells(
         if numbered:
             dark = high > low and (values[row, column] - low) / (high - low) > 0.85
             axes.text(
-                column, row, f"{round(values[row, column], 2) + 0.0:.2f}", ha="center", va="center", fontsize=7,
+                column, row, f"{round(float(values[row, column]), 2) + 0.0:.2f}", ha="center", va="center", fontsize=7,
                 color="white" if dark else "0.15",
             )  # fmt: skip
         if chosen[row, column]:
