@@ -7,8 +7,9 @@
 
 A step is what `tempclr pretrain --recipe pretrain_howto100m_all` does for a batch: draw clips over captions and pad
 them, run both towers forward and backward, the unit loss, the sequence loss (the drawing of its negatives included),
-clip the gradients and update the weights. Times are medians over steps; the first step is not counted. The losses alone
-are timed by the processor time of one thread.
+clip the gradients and update the weights. Times are medians over steps; the first step is not counted. On a processor
+they are its time, of all threads together, which other work on the machine does not lengthen; on a GPU, wall time. The
+losses alone are timed on one thread.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def time_steps(arguments: argparse.Namespace) -> dict[str, Any]:
             for part in PARTS:
                 samples[part].append(spent[part])
     seconds = {part: median(values) for part, values in samples.items()}
-    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "processor"
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "processor time"
     return {
         "device": device_name,
         "num_threads": torch.get_num_threads(),
@@ -197,15 +198,16 @@ def one_step(
     from tempclr.losses import sequence_loss, unit_loss
 
     spent = dict.fromkeys(PARTS, 0.0)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
 
     def timed(part: str, run: Callable[[], Any]) -> Any:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        start = time.perf_counter()
+        start = clock()
         result = run()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        spent[part] += time.perf_counter() - start
+        spent[part] += clock() - start
         return result
 
     def batch_on_device() -> dict[str, Any]:

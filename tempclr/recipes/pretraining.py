@@ -120,6 +120,10 @@ def pretrain(
         sentences=sentences,
         feature_recipe=feature_recipe,
     )
+    if training_arguments.train_parameters == "norm_only" and not (checkpoint or _start(model_arguments)):
+        _log.warning(
+            "the LayerNorms alone of a model of random weights are trained: to start from one give --init_from"
+        )
     data = training_data(
         train_paragraphs,
         eval_paragraphs,
@@ -168,6 +172,10 @@ def build_model(
     for name, value in loss_arguments.given().items():
         setattr(model.config, name, value)
     return model
+
+
+def _start(model_arguments: ModelArguments) -> str | None:
+    return model_arguments.init_from or model_arguments.init_from_bert
 
 
 def _existing_model(

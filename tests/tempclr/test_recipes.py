@@ -213,18 +213,21 @@ def rows_file(path, count):
     return str(path)
 
 
-def test_rows_of_captions_train_as_released(tmp_path, capsys, recwarn):
+def test_rows_of_captions_train_as_released(tmp_path, capsys, recwarn, caplog):
     train = rows_file(tmp_path / "captions.jsonl", 9)
     words = ["--recipe", "pretrain_howto100m", "--train_dataset", train, "--eval_dataset", train, "--use_cpu"]
     options = {"output_dir": tmp_path / "start", "max_steps": 1, "per_device_train_batch_size": 4, **SIZES}
     options |= {"per_device_eval_batch_size": 4, "dataloader_num_workers": 0, "retrieval_candidates": 5}
     options |= {"retrieval_search": "exact", "logging_steps": 1, "disable_tqdm": True}
     run_words([*words, *(str(word) for name, value in options.items() for word in (f"--{name}", value))])
+    assert "the LayerNorms alone of a model of random weights are trained" in caplog.text
+    caplog.clear()
     words += ["--init_from", str(tmp_path / "start"), "--dataloader_num_workers", "2"]
     options |= {"output_dir": tmp_path / "out", "max_steps": 3}
     chosen = {name: value for name, value in options.items() if name not in (*SIZES, "dataloader_num_workers")}
     run_words([*words, *(str(word) for name, value in chosen.items() for word in (f"--{name}", value))])
     assert f"saved the model of step 3 in {tmp_path / 'out'}" in capsys.readouterr().out
+    assert "random weights" not in caplog.text
     assert not [warning for warning in recwarn if "pin_memory" in str(warning.message)]
 
     before, after = (TempCLRModel.from_pretrained(tmp_path / name) for name in ("start", "out"))
