@@ -27,6 +27,7 @@ from tempclr.benchmark.timing import interleaved, machine, num_threads
 from tempclr.data.backbones import Backbone, load_backbone
 from tempclr.data.extractor import FeatureExtractor, FeatureRecipe
 from tempclr.data.features import _encoded
+from tempclr.data.files import atomic_path
 from tempclr.data.video import write_video
 from tempclr.models.s3d import S3DConfig, S3DModel, S3DProcessor, S3DVideoModel
 
@@ -61,7 +62,7 @@ def compare(folder: Path, *, precision: str, num_workers: int, num_rounds: int) 
     extractor = FeatureExtractor(recipe, device="cpu", backbone=backbone, precision=precision)
     videos = sorted((folder / "videos").glob("*.mp4"))
     ready = [[_pixels(batch, recipe) for batch in extractor.prepare(video)] for video in videos]
-    num_frames = recipe.frames_per_clip * sum(map(len, ready))
+    num_frames = recipe.frames_per_clip * sum(len(pixels) for batches in ready for pixels in batches)
     runs = {
         "extraction": lambda: _extract(extractor, videos, num_workers),
         "forward pass": lambda: _forward(backbone, ready, precision, num_workers),
@@ -148,26 +149,27 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    kept = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_model(folder / "model", small=options.small)
         if options.settings:
-            kept["settings_ms"] = compare_settings(folder, num_rounds=options.rounds)
-        else:
-            size = {"height": options.height, "width": options.width}
-            make_videos(folder / "videos", num_videos=options.num_videos, seconds=options.seconds, **size)
-            sizes = {**size, "small": options.small, "num_videos": options.num_videos, "seconds": options.seconds}
-            kept["extraction"] = {"videos": sizes, "results": []}
-            for precision in options.precisions:
-                result = compare(
-                    folder, precision=precision, num_workers=options.num_workers, num_rounds=options.rounds
-                )
-                print(json.dumps(result), flush=True)
-                kept["extraction"]["results"].append(result)
-    kept["machine"] = machine()
-    options.output.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(kept, indent=1))
+            keep(options.output, "settings_ms", compare_settings(folder, num_rounds=options.rounds))
+            return
+        size = {"height": options.height, "width": options.width}
+        make_videos(folder / "videos", num_videos=options.num_videos, seconds=options.seconds, **size)
+        for precision in options.precisions:
+            result = compare(folder, precision=precision, num_workers=options.num_workers, num_rounds=options.rounds)
+            result["videos"] = {**size, "num_videos": options.num_videos, "seconds": options.seconds}
+            keep(options.output, precision + (", small" if options.small else ""), result)
+
+
+def keep(file: Path, name: str, result: dict[str, Any]) -> None:
+    """Put one result among those kept, each with the machine as it was then."""
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    kept[name] = {**result, "machine": machine()}
+    with atomic_path(file) as temporary:
+        temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({name: result}), flush=True)
 
 
 if __name__ == "__main__":
