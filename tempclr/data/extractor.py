@@ -242,7 +242,7 @@ class FeatureExtractor:
 
     def _encode(self, batch: Tensor) -> Tensor:
         pixels = batch.to(self.device).to(torch.float32, memory_format=torch.channels_last)
-        pixels = (pixels - self._mean) / self._std
+        pixels.sub_(self._mean).div_(self._std)
         if self.recipe.frames_per_clip > 1:
             pixels = pixels.unflatten(0, (-1, self.recipe.frames_per_clip))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._in_bfloat16):
