@@ -20,12 +20,19 @@ COMMANDS = {
     "demo": "the main job, end to end, on videos it makes itself",
     "prepare": "official files of a corpus to dataset rows",
     "extract": "videos to one feature vector a second",
-    "pretrain": "train TempCLR on paragraphs and videos",
-    "evaluate": "retrieval, localization and matching",
+    "pretrain": "train TempCLR on paragraphs and videos, or with --video_only on videos alone",
+    "finetune": "train a model further: few-shot, localization",
+    "evaluate": "retrieval, localization, matching, few-shot",
     "align": "find each sentence in one video",
     "publish": "send a model, a dataset or the kernels to the Hugging Face Hub",
     "convert": "a released checkpoint to a model folder",
     "bench": "kernels against peers on this machine",
+}
+# A word that hands a command over to another file, where the options are others.
+VARIANTS = {
+    ("extract", "--few_shot"): "extract_few_shot",
+    ("pretrain", "--video_only"): "pretrain_video_only",
+    ("evaluate", "few-shot"): "evaluate_few_shot",
 }
 
 
@@ -43,10 +50,16 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         command = _chosen(words)
         speaker = f"tempclr {command}"
-        return _run(command, words[1:])
+        code = _run(command, words[1:])
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("tempclr: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever reads, as `head`, has seen enough; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("TEMPCLR_DEBUG") == "1":
             raise
@@ -66,7 +79,8 @@ def _chosen(words: list[str]) -> str:
 
 
 def _run(command: str, words: list[str]) -> int:
-    module = importlib.import_module(f"tempclr.cli.{command}")
+    variants = (file for (name, word), file in VARIANTS.items() if name == command and word in words)
+    module = importlib.import_module(f"tempclr.cli.{next(variants, command)}")
     if hasattr(module, "run_words"):
         with _without_loading_bars():
             return module.run_words(words) or 0

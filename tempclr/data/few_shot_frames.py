@@ -120,6 +120,6 @@ def _read_image(file: Path) -> np.ndarray:
 
     try:
         with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     except OSError as error:  # not an image, or cut off
         raise InputError(f"cannot be read as an image: {error}", file=file) from error

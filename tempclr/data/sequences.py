@@ -215,20 +215,29 @@ def _from_npz(path: Path, split: str | None) -> SequenceSet:
     if missing or found["features"].ndim != 3:
         what = f"has no {missing[0]!r}" if missing else f"features are {found['features'].shape}, expected (N, T, D)"
         raise InputError(f"{what}; it needs features (N, T, D) and labels (N,)", file=path)
-    features, count = found["features"], len(found["features"])
-    lengths = found.get("lengths", np.full(count, features.shape[1]))
+    features, labels = found["features"], found["labels"]
+    counts = {name: len(array) for name, array in found.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"every array needs one entry a sequence, found {counts}", file=path)
+    chosen = _of_split(path, found, split)
+    lengths = found.get("lengths", np.full(len(features), features.shape[1]))
+    names = list(found["names"][chosen]) if "names" in found else None
     try:
-        sequences = [row[:length] for row, length in zip(features, lengths, strict=True)]
-        whole = SequenceSet(sequences, list(found["labels"]), list(found["names"]) if "names" in found else None)
-    except (InputError, ValueError) as error:
+        sequences = [features[index][: lengths[index]] for index in chosen]
+        return SequenceSet(sequences, [labels[index] for index in chosen], names)
+    except InputError as error:
         raise InputError(str(error), file=path) from error
-    if split is None and len(set(found.get("splits", ()))) > 1:
-        names = ", ".join(sorted(set(found["splits"].tolist())))
+
+
+def _of_split(path: Path, found: Mapping[str, np.ndarray], split: str | None) -> list[int]:
+    """Positions of the sequences of that split."""
+    of = found.get("splits", np.array([])).tolist()
+    names = ", ".join(sorted(set(of))) or "none"
+    if split is None and len(set(of)) > 1:
         raise InputError(f"holds the splits {names}; say which", file=path, field="split")
     if split is None:
-        return whole
-    chosen = [index for index, name in enumerate(found.get("splits", np.array([]))) if name == split]
+        return list(range(len(found["labels"])))
+    chosen = [index for index, name in enumerate(of) if name == split]
     if not chosen:
-        names = ", ".join(sorted(set(found["splits"].tolist()))) if "splits" in found else "none"
         raise InputError(f"has no split {split!r}, only {names}", file=path, field="split")
-    return whole.take(chosen)
+    return chosen

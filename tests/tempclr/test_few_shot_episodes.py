@@ -219,7 +219,7 @@ def test_sequences_are_read_from_rows(tmp_path):
         ({"features": np.zeros((2, 3, 1))}, "has no 'labels'"),
         ({"features": np.zeros((2, 3)), "labels": ["a", "b"]}, r"features are \(2, 3\), expected \(N, T, D\)"),
         ({"features": np.full((1, 3, 1), np.nan), "labels": ["a"]}, "sequence 0: NaN or infinite"),
-        ({"features": np.zeros((2, 3, 1)), "labels": ["a"]}, "one label and one name"),
+        ({"features": np.zeros((2, 3, 1)), "labels": ["a"]}, r"every array needs one entry a sequence, found .*2.*1"),
     ],
 )
 def test_a_file_of_sequences_that_will_not_do(tmp_path, arrays, message):
