@@ -78,6 +78,13 @@ def alignment(cost: Tensor, lengths: Tensor | None, measure: str, gamma: float, 
     return module.distance_vjp(ones, *flat, measure=measure, gamma=gamma).view(cost.shape)
 
 
+# Note [Visits become the gradient]: unless the graph is retained nobody asks for what was saved again, and the visits,
+# as large as the cost, are multiplied in place. Should torch rename what is asked here, they are copied.
+def _is_last_backward() -> bool:
+    asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return asked is not None and not asked()
+
+
 class _Distance(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -109,7 +116,7 @@ class _Distance(torch.autograd.Function):
         else:
             flat = operators.flat(cost, lengths, row_orders, column_orders)
             weights = operators.merged(weights, keep=1)
-            kept = (visits, ctx.paths)
-            gradient = ctx.module.vjp_of_kept(weights, *kept, *flat, measure=ctx.measure, gamma=ctx.gamma)
+            kept, how = (visits, ctx.paths), {"measure": ctx.measure, "gamma": ctx.gamma}
+            gradient = ctx.module.vjp_of_kept(weights, *kept, *flat, **how, once=_is_last_backward())
             gradient = gradient.view(cost.shape)
         return (gradient, *[None] * 7)

@@ -232,17 +232,6 @@ def as_number(typing_context, mask, width):
     return width(mask, width), generate
 
 
-@intrinsic
-def as_mask(typing_context, number):
-    """The mask that ``as_number`` made a number of."""
-    kind = Vector(types.boolean, number.bitwidth)
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], context.get_value_type(kind))
-
-    return kind(number), generate
-
-
 # Note [Matrices are turned by shuffles]: rows of pairs lie far apart, lanes side by side. A square of side x side
 # numbers is loaded as vectors along its rows, turned within the registers, and stored as vectors along the lanes. A
 # perfect shuffle of the first half of the rows with the second, done log2(side) times, transposes.

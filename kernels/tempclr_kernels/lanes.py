@@ -181,10 +181,12 @@ def vjp_of_kept(
     *,
     measure: str,
     gamma: float,
+    once: bool = False,
 ) -> Tensor:
-    """As ``distance_vjp``, of the arguments and the results of ``distance_keeping``."""
+    """As ``distance_vjp``, of the arguments and the results of ``distance_keeping``; ``once`` may use those up."""
     if visits is not None:
-        return visits * grad_distance.unsqueeze(-1)
+        weights = grad_distance.unsqueeze(-1)
+        return visits.mul_(weights) if once else visits * weights
     if paths is not None:
         return _spread(cost, lengths, paths, grad_distance)
     return distance_vjp(grad_distance, cost, lengths, row_orders, column_orders, measure=measure, gamma=gamma)

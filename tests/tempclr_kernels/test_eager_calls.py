@@ -66,6 +66,24 @@ def test_second_derivatives_and_retained_graphs(gamma: float):
     torch.testing.assert_close(once, alignment(cost.detach(), measure="otam", gamma=gamma, both_ways=True))
 
 
+@pytest.mark.parametrize("impl_changes", (False, True))
+def test_a_retained_graph_gives_its_gradient_again(impl_changes: bool, monkeypatch):
+    """Note [Visits become the gradient]: and not one that somebody has multiplied in the meantime."""
+    if impl_changes:
+        monkeypatch.delattr(torch._C._autograd, "_get_current_graph_task_keep_graph")
+    cost = torch.rand(3, 4, 3, requires_grad=True)
+    distance, weights = dtw(cost, gamma=0.1), torch.tensor([1.0, -2.0, 3.0])
+    first = torch.autograd.grad((distance * weights).sum(), cost, retain_graph=True)[0]
+    kept = first.clone()
+    first.zero_()
+    last = torch.autograd.grad((distance * weights).sum(), cost)[0]
+    assert torch.equal(last, kept)
+    expected = alignment(cost.detach(), gamma=0.1) * weights.view(3, 1, 1)
+    torch.testing.assert_close(last, expected)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(distance.sum(), cost)
+
+
 def test_a_batched_gradient_goes_through_the_operator():
     cost = torch.rand(3, 4, 3, requires_grad=True)
     value = dtw(cost, gamma=0.1)
