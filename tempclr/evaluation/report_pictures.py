@@ -122,11 +122,14 @@ def _draw_failures(
              int(result.annotated[video].sum())]
             for video in order
         ]  # fmt: skip
-        pictures.add(title, markdown_table(["video", "task", "steps found", "steps annotated"], rows))
+        table = markdown_table(["video", "task", "steps found", "steps annotated"], rows)
+        pictures.add(title, table if rows else "Every annotated step is found.")
     elif measured.task == "matching":
-        order = [int(video) for video in np.argsort(result.per_video, kind="stable")][:NUM_FAILURES]
-        rows = [[paragraphs[video].video_id, 100 * float(result.per_video[video])] for video in order]
-        pictures.add(title, markdown_table(["video", "matched sentences, %"], rows, digits=1))
+        shares = result.per_video
+        order = [int(video) for video in np.argsort(shares, kind="stable") if shares[video] < 1][:NUM_FAILURES]
+        rows = [[paragraphs[video].video_id, 100 * float(shares[video])] for video in order]
+        table = markdown_table(["video", "matched sentences, %"], rows, digits=1)
+        pictures.add(title, table if rows else "Every sentence is matched with its own segment.")
     else:
         ranks = result.ranks["text-to-video"] if measured.task == "clip-retrieval" else result.ranks
         owners = [(video, place) for video, one in enumerate(paragraphs) for place in range(len(one))]
@@ -137,7 +140,8 @@ def _draw_failures(
         for query in worst_queries(ranks):
             video, place = owners[query]
             rows.append([paragraphs[video].video_id, paragraphs[video].sentences[place], float(ranks[query])])
-        pictures.add(title, markdown_table(["video", "sentence", "rank"], rows, digits=1))
+        table = markdown_table(["video", "sentence", "rank"], rows, digits=1)
+        pictures.add(title, table if rows else "Every sentence ranks its own first.")
 
 
 def _draw_retrieval_failures(
