@@ -32,9 +32,9 @@ BARS = {5: 10.0, 32: 50.0}  # milliseconds of the sequence loss, forward and bac
 
 def main(words: list[str] | None = None) -> int:
     arguments = parse(words)
-    from tempclr.benchmark.timing import git_revision, machine, num_threads
+    from tempclr.benchmark.timing import machine, num_threads
 
-    results: dict[str, Any] = {"machine": machine(), "revision": git_revision()}
+    results: dict[str, Any] = {"machine": machine()}
     with num_threads(1):
         results["losses"] = [time_losses(length, num_rounds=arguments.num_rounds) for length in BARS]
     print(losses_table(results["losses"]))
