@@ -17,13 +17,13 @@ import training_world as world
 
 from tempclr.cli import main
 from tempclr.data.video import write_video
-from tempclr.evaluation import embed_paragraphs, evaluate_localization, evaluate_retrieval
+from tempclr.evaluation import embed_paragraphs, evaluate_localization, evaluate_moments, evaluate_retrieval
 from tempclr.evaluation.embeddings import Embeddings, hidden_cls
 from tempclr.evaluation.localization import localize_steps, step_frames, step_texts
 from tempclr.evaluation.paper import METRICS, PAPER_NUMBERS, paper_numbers
-from tempclr.evaluation.report_pages import comparison_tables
+from tempclr.evaluation.report_pages import comparison_tables, write_report
 from tempclr.evaluation.report_pictures import worst_queries
-from tempclr.evaluation.suite import measure_task
+from tempclr.evaluation.suite import Measured, measure_task
 
 WINDOWS = {"window_seconds": 3.0}
 
@@ -222,3 +222,18 @@ def test_embeddings_check_themselves(change, message):
     Embeddings(**good)
     with pytest.raises(ValueError, match=message):
         Embeddings(**(good | change))
+
+
+def test_the_other_reports_list_their_failures(model, paragraphs, tmp_path):
+    spans = [tuple(((0.0, 2.0), (0.0, 4.0)) for _ in one.sentences) for one in paragraphs]
+    rows = [replace(one, annotator_spans=own) for one, own in zip(paragraphs, spans, strict=True)]
+    ranked = evaluate_moments(model, rows, chunk_seconds=2.0, num_chunks=4)
+    measured = [Measured("moments", {"moments": ranked}, {})]
+    measured += [measure_task(model, rows, task) for task in ("clip-retrieval", "matching")]
+    for one in measured:
+        write_report(tmp_path / one.task, one, model, rows, model_name="small", dataset_name="rows")
+        page = (tmp_path / one.task / "report.md").read_text(encoding="utf-8")
+        assert f"The 10 worst failures, {one.task}" in page and "model `small`" in page
+        assert (tmp_path / one.task / "results.json").exists()
+    worst = worst_queries(ranked.ranks)
+    assert f"{ranked.ranks[worst[0]]:.1f} |" in (tmp_path / "moments/report.md").read_text(encoding="utf-8")
