@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from tempclr.benchmark import gpu
 from tempclr.benchmark.ours import Implementation, Outcome
 from tempclr.benchmark.workloads import ALL_PAIRS
+from tempclr_kernels import rowscan
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU, RATES = torch.device("cpu"), gpu.Rates(4e12, 8e14)
@@ -56,6 +58,24 @@ def test_every_workload_is_checked_and_timed(workload):
     others = {row["implementation"] for row in measured["times"]} - {"tempclr"}
     expected = "bf16 GEMM alone" if workload.kind == ALL_PAIRS else "torch by anti-diagonals"
     assert expected in others or workload.measure == "otam"
+
+
+def test_what_our_thresholds_turn_down_is_timed_too():
+    names = {}
+    for workload in gpu.WORKLOADS:
+        case = gpu.make_case(workload.small(count=2, side=3), CPU)
+        full = replace(case, workload=workload, cost=torch.empty(workload.count, workload.rows, workload.columns))
+        found = [implementation for _, implementation, *_ in gpu.entries(full)]
+        names[workload.name] = {implementation.name for implementation in found}
+    assert {name for name in names if "tempclr by anti-diagonals" in names[name]} == {"S/160", "S/16"}
+    assert {name for name in names if "tempclr, a warp a pair" in names[name]} == {"P/436"}
+
+
+def test_a_threshold_is_back_in_its_place_after_the_run(monkeypatch: pytest.MonkeyPatch):
+    seen: list[int] = []
+    run = gpu._with(rowscan, "MOST_PAIRS", 0, lambda: Outcome(torch.tensor(seen.append(rowscan.MOST_PAIRS) or 1.0)))
+    run()
+    assert seen == [0] and rowscan.MOST_PAIRS > 0
 
 
 def test_what_differs_from_ours_or_fails_is_named_and_not_timed(monkeypatch: pytest.MonkeyPatch):

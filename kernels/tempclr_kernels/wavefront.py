@@ -154,12 +154,13 @@ def _whole(
     gamma: float,
 ) -> Sweep:
     """The batch in the form that suits it."""
-    from . import rowscan
+    from . import otam_columns, rowscan
 
-    sweep = Sweep(cost, lengths, row_orders, column_orders, measure, gamma)
-    if not rowscan.suits(cost, sweep.pairs[1], measure, gamma):
-        return sweep
-    return rowscan.RowScan(cost, lengths, row_orders, column_orders, measure, gamma)
+    arguments = (cost, lengths, row_orders, column_orders, measure, gamma)
+    if otam_columns.suits(cost, measure):
+        return otam_columns.ColumnSweep(*arguments)
+    sweep = Sweep(*arguments)
+    return rowscan.RowScan(*arguments) if rowscan.suits(cost, sweep.pairs[1], measure, gamma) else sweep
 
 
 def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:

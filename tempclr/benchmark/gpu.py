@@ -10,11 +10,12 @@ import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from tempclr_kernels import alignment
+from tempclr_kernels import alignment, pairwise, rowscan
 
 from .comparison import worst_error
 from .ours import COPIED, OURS, TORCH, Implementation, Outcome, Run, diagonal_dtw
@@ -118,8 +119,8 @@ def implementations(kind: str) -> list[Implementation]:
     peers = [peer for peer in PEERS if peer.name in ON_GPU and load(peer) is None]
     return {
         STEP: [OURS, COPIED, TORCH_STEP],
-        MATRICES: [OURS, TORCH, *peers],
-        ALL_PAIRS: [OURS, BF16_GEMM],
+        MATRICES: [OURS, BY_DIAGONALS, TORCH, *peers],
+        ALL_PAIRS: [OURS, A_WARP_EACH, BF16_GEMM],
     }[kind]
 
 
@@ -158,6 +159,38 @@ def _prepare_gemm(case: Case, task: Task) -> Run | None:
     return run
 
 
+def _prepare_by_diagonals(case: Case, task: Task) -> Run | None:
+    """Ours along anti-diagonals, where ours would scan rows."""
+    workload = case.workload
+    if not rowscan.suits(case.cost, 1, workload.measure, task.gamma):
+        return None
+    return _with(rowscan, "MOST_PAIRS", 0, OURS.prepare(case, task))
+
+
+def _prepare_a_warp_each(case: Case, task: Task) -> Run | None:
+    """Ours of whole cost matrices, where all pairs would take a lane each; of the few pairs it is done with in time."""
+    if case.workload.count > 500:
+        return None
+    return _with(pairwise, "MANY_PAIRS", case.workload.count**2 + 1, OURS.prepare(case, task))
+
+
+def _with(module: ModuleType, name: str, value: int, run: Run | None) -> Run:
+    """The run with a threshold of ours set aside."""
+    assert run is not None
+
+    def aside() -> Outcome:
+        before = getattr(module, name)
+        setattr(module, name, value)
+        try:
+            return run()
+        finally:
+            setattr(module, name, before)
+
+    return aside
+
+
+BY_DIAGONALS = Implementation("tempclr by anti-diagonals", _prepare_by_diagonals)
+A_WARP_EACH = Implementation("tempclr, a warp a pair", _prepare_a_warp_each)
 TORCH_STEP = Implementation("torch by anti-diagonals", _prepare_torch_step)
 BF16_GEMM = Implementation("bf16 GEMM alone", _prepare_gemm, checked=False)
 

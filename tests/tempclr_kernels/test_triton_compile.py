@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tempclr_kernels import pairwise_triton, rowscan, wavefront
+from tempclr_kernels import otam_columns, pairwise_triton, rowscan, wavefront
 
 triton = pytest.importorskip("triton")
 if not isinstance(wavefront._kernels().sweep_forward, triton.runtime.JITFunction):
@@ -80,6 +80,28 @@ def compiled_scan(kernel: str, target: str, shape: tuple[int, int], dtype: torch
     for name in source.arg_names:
         pointer = "*i64" if name in ("p_lengths", "p_lane_order", "p_step_order") else element
         signature[name] = "constexpr" if name in constants else pointer if name.startswith("p_") else "i32"
+    return triton.compile(
+        triton.compiler.ASTSource(source, signature=signature, constexprs=constants),
+        target=triton.backends.compiler.GPUTarget(*TARGETS[target]),
+        options=sweep.options(nvidia=target != "gfx942"),
+    )
+
+
+def compiled_columns(kernel: str, target: str, rows: int, gamma: float, dtype: torch.dtype) -> Any:
+    """Compile OTAM by columns, with orders of both sides."""
+    from tempclr_kernels import otam_kernels
+
+    cost = torch.empty(1, rows, 40, dtype=dtype, device="meta")
+    sweep = otam_columns.ColumnSweep(cost, cost, None, None, "otam", gamma)
+    source, constants = getattr(otam_kernels, kernel), sweep.constants()
+    if kernel == "column_forward":
+        constants["FAST_LOG2"] = target != "gfx942" and dtype == torch.float32
+    element = {torch.float32: "*fp32", torch.float64: "*fp64"}[dtype]
+    signature = {}
+    for name in source.arg_names:
+        pointer = "*i64" if name in ("p_lengths", "p_lane_order", "p_step_order") else element
+        scalar = "fp64" if "gamma" in name else "i32"
+        signature[name] = "constexpr" if name in constants else pointer if name.startswith("p_") else scalar
     return triton.compile(
         triton.compiler.ASTSource(source, signature=signature, constexprs=constants),
         target=triton.backends.compiler.GPUTarget(*TARGETS[target]),
@@ -162,6 +184,25 @@ def assert_in_registers(binary: Any, target: str, most_registers: int, folder: P
     else:
         registers, stack = registers_and_stack(binary.asm["cubin"], folder)
         assert stack == 0 and registers <= most_registers, f"{registers} registers, {stack} bytes of stack"
+
+
+@pytest.mark.parametrize(
+    ("rows", "gamma", "dtype"), [(32, 0.0, torch.float32), (32, 0.1, torch.float32), (128, 0.1, torch.float64)]
+)
+@pytest.mark.parametrize("kernel", ["column_forward", "column_backward"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_columns_compile_without_spills(
+    target: str,
+    kernel: str,
+    rows: int,
+    gamma: float,
+    dtype: torch.dtype,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    binary = compiled_columns(kernel, target, rows, gamma, dtype)
+    assert_in_registers(binary, target, 64 if rows == 32 else 255, tmp_path)
 
 
 SCANNED = [(shape, dtype) for shape in ((10, 650), (2048, 32)) for dtype in (torch.float32, torch.float64)]

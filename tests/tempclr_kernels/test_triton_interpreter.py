@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from tempclr_kernels import rowscan, wavefront
+from tempclr_kernels import otam_columns, rowscan, wavefront
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Case:
     """One call. `special`: what the costs contain; `block`, `workspace`: the limits that force strips and parts.
 
-    `scan`: rows at once, however short.
+    `scan`, `columns`: rows or OTAM's columns at once, however short.
     """
 
     measure: str
@@ -42,13 +42,24 @@ class Case:
     workspace: int = 1 << 30
     second: bool = False
     scan: bool = False
+    columns: bool = False
 
     def __str__(self) -> str:
         parts = [self.measure, f"gamma{self.gamma:g}", "x".join(map(str, self.shape)), self.dtype, self.special]
         parts += [f"{self.num_orders}{self.orders}"] if self.orders else []
         parts += [f"block{self.block}"] if self.block < 512 else []
         parts += ["parts"] if self.workspace < 1 << 30 else []
-        return "-".join(filter(None, [*parts, "second" if self.second else "", "scan" if self.scan else ""]))
+        return "-".join(
+            filter(
+                None,
+                [
+                    *parts,
+                    "second" if self.second else "",
+                    "scan" if self.scan else "",
+                    "columns" if self.columns else "",
+                ],
+            )
+        )
 
 
 def quick_cases() -> list[Case]:
@@ -89,6 +100,23 @@ def quick_cases() -> list[Case]:
         Case("dtw", 0.0, (2, 4, 3), special="blocked", scan=True),
         Case("dtw", 0.0, (2, 3, 5), dtype="float32", special="large", scan=True),
         Case("dtw", 0.0, (2, 2, 5), "row", 3, workspace=1, scan=True),
+    ]
+    for gamma in (0.0, 0.1):
+        cases += [
+            Case("otam", gamma, (1, 1, 1), columns=True),
+            Case("otam", gamma, (2, 1, 3), columns=True),
+            Case("otam", gamma, (2, 4, 1), "row", 1, columns=True),
+            Case("otam", gamma, (3, 4, 5), "both", 2, "float32", columns=True),
+            Case("otam", gamma, (2, 6, 3), "column", 2, columns=True),
+            Case("otam", gamma, (3, 4, 4), dtype="float32", special="inf", columns=True),
+            Case("otam", gamma, (3, 3, 3), special="nan", columns=True),
+            Case("otam", gamma, (2, 3, 3), special="blocked", columns=True),
+            Case("otam", gamma, (2, 3, 4), "both", 1, special="wild", columns=True),
+            Case("otam", gamma, (2, 3, 2), "row", 3, workspace=1, columns=True),
+        ]
+    cases += [
+        Case("otam", 0.1, (2, 4, 3), dtype="float32", special="large", columns=True),
+        Case("otam", 1e-3, (2, 5, 4), dtype="float32", columns=True),
     ]
     return cases
 
@@ -176,6 +204,7 @@ def run_case(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     arguments = (tensors["cost"], tensors["lengths"], *orders)
     settings: dict[str, Any] = {"measure": case.measure, "gamma": case.gamma}
     wavefront.LARGEST_BLOCK, wavefront.WORKSPACE_BYTES = case.block, case.workspace
+    otam_columns.FEWEST_ROWS = 1 if case.columns else 17
     rowscan.SHORTEST_LONG_SIDE, rowscan.LEAST_RATIO = (1, 1) if case.scan else (256, 8)
     if case.second:
         hessian, directional = wavefront.distance_second(
@@ -284,7 +313,8 @@ def rounding(case: Case, totals: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize(("case", "index", "speed"), FIRST)
 def test_value_and_gradient(case: Case, index: int, speed: str, results: Callable[[str], dict]) -> None:
     """Notes [The border is data], [Pairs side by side], [Soft minimum without inf - inf], [Seed of the flow],
-    [Gradients are scattered, then summed], [No sums to subtract]: against cells one by one in float64.
+    [Gradients are scattered, then summed], [No sums to subtract], [Two zeros on the left]: against cells one by
+    one in float64.
     """
     inputs = make_inputs(case, index)
     distance, grad_cost = (results(speed)[f"{speed}/{case}/{name}"] for name in ("distance", "grad_cost"))
