@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tempclr.losses import sequence_loss as sequence_loss
     from tempclr.losses import tempclr_loss as tempclr_loss
     from tempclr.losses import unit_loss as unit_loss
+    from tempclr.models.few_shot import FewShotConfig as FewShotConfig
+    from tempclr.models.few_shot import FewShotForEpisodes as FewShotForEpisodes
+    from tempclr.models.few_shot import FewShotModel as FewShotModel
     from tempclr.models.s3d import S3DConfig as S3DConfig
     from tempclr.models.s3d import S3DModel as S3DModel
     from tempclr.models.s3d import S3DProcessor as S3DProcessor
@@ -44,6 +47,9 @@ _HOME = {
     "sequence_loss": "tempclr.losses",
     "tempclr_loss": "tempclr.losses",
     "Alignment": "tempclr.inference",
+    "FewShotConfig": "tempclr.models.few_shot",
+    "FewShotForEpisodes": "tempclr.models.few_shot",
+    "FewShotModel": "tempclr.models.few_shot",
     "S3DConfig": "tempclr.models.s3d",
     "S3DModel": "tempclr.models.s3d",
     "S3DProcessor": "tempclr.models.s3d",
