@@ -55,7 +55,7 @@ def official_score_pairs(
         found = {part: sentences.new_empty(len(own), len(clips)) for part in parts}
         for columns, close in similarity_chunks(own, clips, counts, num_clips, similarity="dot"):
             if "cap_avg" in parts:
-                found["cap_avg"][:, columns] = best_match(close, counts, num_clips[columns])
+                found["cap_avg"][:, columns] = best_match(close, counts)
             if set(parts) != {"cap_avg"}:
                 cost, lengths = _scaled_costs(close, counts, num_clips[columns], target, background)
                 for part in parts:
@@ -72,13 +72,12 @@ def _scaled_costs(
 ) -> tuple[Tensor, Tensor]:
     """Similarities (P, V, n, m) to scaled costs (P, V, n, m or fewer) and lengths (P, V, 2)."""
     counts = num_clips[None, :].expand(len(num_sentences), -1)
-    cost = 1 - close
     if background == "kept":
         wanted = (num_sentences.double() * KEEP_RATIO).long()
         counts = torch.minimum(wanted[:, None], counts)
-        cost = keep_windows(cost, num_sentences, num_clips, counts)
+        close = keep_windows(close, num_clips, counts)
     lengths = torch.stack([num_sentences[:, None].expand_as(counts), counts], dim=-1)
-    return cost * (target[0] * target[1] / lengths.prod(-1))[..., None, None].to(cost.dtype), lengths
+    return (1 - close).mul_((target[0] * target[1] / lengths.prod(-1))[..., None, None].to(close.dtype)), lengths
 
 
 def _distances(cost: Tensor, lengths: Tensor, target: tuple[int, int], measure: str) -> Tensor:
@@ -118,11 +117,11 @@ def official_padding(cost: Tensor, lengths: Tensor, target: tuple[int, int], *, 
     right, below = shape[1] - cost.shape[-1] - both_sides, shape[0] - cost.shape[-2]
     padded = torch.nn.functional.pad(cost, (int(both_sides), right, 0, below))[..., :num_rows, :num_columns]
     if both_sides:
-        padded = padded.masked_fill((column == 0) | (column == ends - 1), 0)
-    padded = padded.masked_fill((row >= rows) | (column >= ends), math.inf)
+        padded.masked_fill_((column == 0) | (column == ends - 1), 0)
+    padded.masked_fill_(row >= rows, math.inf).masked_fill_(column >= ends, math.inf)
     first_row = torch.where(rows <= num_rows, rows - 1, rows - num_rows - 1)
     first_column = torch.where(ends < num_columns, ends, ends - num_columns)
-    return padded.masked_fill((row >= first_row) & (column >= first_column), 0)
+    return padded.masked_fill_((row >= first_row) & (column >= first_column), 0)
 
 
 def official_otam_table(padded: Tensor) -> Tensor:

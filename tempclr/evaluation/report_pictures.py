@@ -174,14 +174,12 @@ def _pair(embeddings: Embeddings, query: int, video: int, protocol: Any, measure
     """Similarity and path of one paragraph and one video as the clean protocol aligns them, best windows alone."""
     sentences = embeddings.sentences[query, : embeddings.num_sentences[query]]
     clips = embeddings.clips[video, : embeddings.num_clips[video]]
-    cost = cost_matrix(sentences, clips, similarity=protocol.similarity)
+    close = 1 - cost_matrix(sentences, clips, similarity=protocol.similarity)
     if protocol.keep_ratio is not None:
         count = min(len(clips), max(len(sentences), int(protocol.keep_ratio * len(sentences))))
-        lengths = torch.tensor([len(sentences)]), torch.tensor([len(clips)])
-        counts = [length.to(cost.device) for length in (*lengths, torch.tensor([[count]]))]
-        cost = keep_windows(cost[None, None], *counts)[0, 0]
-    path = alignment(cost, measure="otam" if measure.startswith("otam") else "dtw")
-    return 1 - cost, path
+        counts = [torch.tensor(number, device=close.device) for number in ([len(clips)], [[count]])]
+        close = keep_windows(close[None, None], *counts)[0, 0]
+    return close, alignment(1 - close, measure="otam" if measure.startswith("otam") else "dtw")
 
 
 def _draw_match(

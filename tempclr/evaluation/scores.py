@@ -141,10 +141,10 @@ def _kept_scores(
     for columns, close in similarity_chunks(sentences, clips, num_sentences, num_clips, similarity=similarity):
         counts, chosen = num_clips[columns], kept[:, columns]
         if "cap_avg" in parts:
-            found["cap_avg"][:, columns] = best_match(close, num_sentences, counts)
+            found["cap_avg"][:, columns] = best_match(close, num_sentences)
         if set(parts) == {"cap_avg"}:
             continue
-        cost = keep_windows(1 - close, num_sentences, counts, chosen)
+        cost = 1 - keep_windows(close, counts, chosen)
         lengths = torch.stack([num_sentences[:, None].expand_as(chosen), chosen], dim=-1)
         scale = lengths.prod(-1) if normalize_length else 1
         for part in parts:
@@ -159,8 +159,10 @@ def similarity_chunks(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Similarities of all sentences to the clips of a few videos at a time: (columns, (P, V, n, m)).
 
-    Memory is bounded by MEMORY_CELLS. Entries beyond the lengths have no meaning, but are finite.
+    Memory is bounded by MEMORY_CELLS. Rows and columns beyond the lengths repeat the last one within.
     """
+    # Note [Padding by repetition]: a repeated unit moves no minimum and no maximum over units, so what follows needs no
+    # masks over all cells, which would cost as much as a third of the product that makes them.
     # Only real units are multiplied: where lengths differ much, padding would be half of the work.
     rows, row_place = _packed(sentences, num_sentences, similarity)
     width = int(num_sentences.max())
@@ -174,8 +176,8 @@ def similarity_chunks(
 
 
 def _packed(sequences: Tensor, lengths: Tensor, similarity: str) -> tuple[Tensor, Tensor]:
-    """Real units one below the other, and for each place of the padded sequences one of them, its own where it has
-    one."""
+    """Real units one below the other, and for each place of the padded sequences its own unit, or the last one of its
+    sequence where it has none."""
     longest = int(lengths.max())
     real = torch.arange(longest, device=sequences.device) < lengths[:, None]
     units = unit_vectors(sequences[:, :longest][real], similarity)
@@ -189,29 +191,30 @@ def unit_vectors(vectors: Tensor, similarity: str) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1, eps=torch.finfo(vectors.dtype).tiny)
 
 
-def best_match(close: Tensor, num_sentences: Tensor, num_clips: Tensor) -> Tensor:
-    """Cap. Avg.: mean over the sentences of the best similarity to a clip; ``close`` (P, V, n, m) -> (P, V)."""
-    beyond = torch.arange(close.shape[3], device=close.device) >= num_clips[:, None]
-    best = close.masked_fill(beyond[:, None, :], -math.inf).amax(-1)
-    past = torch.arange(close.shape[2], device=close.device) >= num_sentences[:, None]
-    return best.masked_fill(past[:, None, :], 0).sum(-1) / num_sentences[:, None]
+def best_match(close: Tensor, num_sentences: Tensor) -> Tensor:
+    """Cap. Avg.: mean over the sentences of the best similarity to a clip; ``close`` (P, V, n, m) -> (P, V).
 
-
-def keep_windows(cost: Tensor, num_sentences: Tensor, num_clips: Tensor, kept: Tensor) -> Tensor:
-    """Columns of each pair's cost that some sentence likes best, in time order.
-
-    ``cost``: (P, V, n, m), ``num_sentences``: (P,), ``num_clips``: (V,), ``kept``: (P, V) columns to keep. Returns
-    (P, V, n, kept.max()); columns past a pair's own count are repetitions without meaning.
+    Columns beyond the clips of a video must repeat one of them.
     """
-    num_rows, num_columns = cost.shape[-2:]
-    past_sentences = torch.arange(num_rows, device=cost.device) >= num_sentences[:, None]
-    past_clips = torch.arange(num_columns, device=cost.device) >= num_clips[:, None]
-    lowest = cost.masked_fill(past_sentences[:, None, :, None], math.inf).amin(dim=-2)
-    order = lowest.masked_fill(past_clips, math.inf).argsort(dim=-1, stable=True)
-    # Note [Windows back in time order]: the first kept[p, v] entries of order are the chosen windows by cost. Setting
-    # the others to the last index and sorting brings the chosen ones to the front in time order; the rest is padding
-    # that the lengths hide. Padded windows sort behind every real one, so they are never among the chosen.
+    past = torch.arange(close.shape[2], device=close.device) >= num_sentences[:, None]
+    return close.amax(-1).masked_fill(past[:, None, :], 0).sum(-1) / num_sentences[:, None]
+
+
+def keep_windows(close: Tensor, num_clips: Tensor, kept: Tensor) -> Tensor:
+    """Columns of each pair's similarities that some sentence likes best, in time order.
+
+    ``close``: (P, V, n, m), rows beyond the sentences of a paragraph repeating one of them; ``num_clips``: (V,);
+    ``kept``: (P, V) columns to keep. Returns (P, V, n, kept.max()); columns past a pair's own count are repetitions
+    without meaning.
+    """
+    num_columns = close.shape[-1]
+    past_clips = torch.arange(num_columns, device=close.device) >= num_clips[:, None]
+    highest = close.amax(dim=-2).masked_fill_(past_clips, -math.inf)
+    order = highest.argsort(dim=-1, descending=True, stable=True)
+    # Note [Windows back in time order]: the first kept[p, v] entries of order are the chosen windows by similarity.
+    # Setting the others to the last index and sorting brings the chosen ones to the front in time order; the rest is
+    # padding that the lengths hide. Padded windows sort behind every real one, so they are never among the chosen.
     width = int(kept.max())
-    dropped = torch.arange(width, device=cost.device) >= kept[..., None]
+    dropped = torch.arange(width, device=close.device) >= kept[..., None]
     columns = order[..., :width].masked_fill(dropped, num_columns - 1).sort(dim=-1).values
-    return cost.gather(-1, columns[..., None, :].expand(*cost.shape[:-1], width))
+    return close.gather(-1, columns[..., None, :].expand(*close.shape[:-1], width))

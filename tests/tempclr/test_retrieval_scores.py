@@ -10,7 +10,7 @@ import torch
 
 from tempclr.evaluation import scores as scores_module
 from tempclr.evaluation.embeddings import window_spans
-from tempclr.evaluation.scores import combine, keep_windows, score_pairs
+from tempclr.evaluation.scores import combine, keep_windows, score_pairs, similarity_chunks
 from tempclr_kernels import dtw, otam
 
 GOLDEN = np.load(Path(__file__).parent / "data/evaluation_golden.npz")
@@ -87,17 +87,28 @@ def test_scores_are_those_of_one_pair_at_a_time(keep_ratio, similarity, normaliz
 
 
 def test_windows_are_chosen_by_their_best_sentence_and_kept_in_time_order():
-    """Note [Windows back in time order] in retrieval.py."""
-    lowest = [0.9, 0.1, 0.5, 0.1, 0.7]
-    cost = torch.ones(1, 1, 3, 5)
-    cost[0, 0, 1] = torch.tensor(lowest)
-    cost[0, 0, 2] = -9.0  # a padded sentence has no say
+    """Note [Windows back in time order] in scores.py."""
+    highest = [0.1, 0.9, 0.5, 0.9, 0.3]
+    close = torch.zeros(1, 1, 3, 5)
+    close[0, 0, 1] = torch.tensor(highest)
     for count, expected in [(1, [1]), (2, [1, 3]), (3, [1, 2, 3]), (4, [1, 2, 3, 4])]:
-        kept = keep_windows(cost, torch.tensor([2]), torch.tensor([5]), torch.tensor([[count]]))
+        kept = keep_windows(close, torch.tensor([5]), torch.tensor([[count]]))
         assert kept.shape == (1, 1, 3, count)
-        torch.testing.assert_close(kept[0, 0, 1], torch.tensor([lowest[i] for i in expected]))
-    short = keep_windows(cost, torch.tensor([2]), torch.tensor([2]), torch.tensor([[2]]))
-    assert short[0, 0, 1].tolist() == pytest.approx([0.9, 0.1])  # padded windows are never chosen
+        torch.testing.assert_close(kept[0, 0, 1], torch.tensor([highest[i] for i in expected]))
+    short = keep_windows(close, torch.tensor([2]), torch.tensor([[2]]))
+    assert short[0, 0, 1].tolist() == pytest.approx([0.1, 0.9])  # padded windows are never chosen
+
+
+def test_similarities_beyond_the_lengths_repeat_the_last_unit():
+    """Note [Padding by repetition] in scores.py."""
+    a, a_lengths = ragged([3, 1], 6, seed=0)
+    b, b_lengths = ragged([2, 4, 1], 6, seed=1)
+    ((columns, close),) = similarity_chunks(a, b, a_lengths, b_lengths, similarity="dot")
+    assert columns == slice(0, 3) and close.shape == (2, 3, 3, 4)
+    for p, n in enumerate(a_lengths.tolist()):
+        for v, m in enumerate(b_lengths.tolist()):
+            rows, clips = [min(i, n - 1) for i in range(3)], [min(j, m - 1) for j in range(4)]
+            torch.testing.assert_close(close[p, v], a[p, rows] @ b[v, clips].T)
 
 
 @pytest.mark.parametrize(("num_sentences", "num_windows", "expected"), [(3, 9, 3), (4, 9, 5), (10, 13, 13), (5, 4, 4)])
