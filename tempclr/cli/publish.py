@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", help="a new repository is private")
     parser.add_argument("--tag", help="name of the revision (default: the next free v1, v2, …)")
     parser.add_argument("--message", default="Publish with tempclr", help="title of the commit")
+    parser.add_argument(
+        "--skip_snippet", action="store_true", help="do not run the card's usage snippet before sending"
+    )
     parser.add_argument("--stage_dir", type=Path, help="keep the staged files here, in a new folder")
 
 
@@ -47,6 +50,7 @@ def _words(arguments: argparse.Namespace) -> tuple[str, str | None]:
 
 def _publish(arguments: argparse.Namespace, *, source: str | None, repo_id: str, target: Path) -> int:
     from tempclr_hub.publish import send, verify_model
+    from tempclr_hub.snippet import run_snippet
     from tempclr_hub.staging import describe, stage_dataset, stage_kernel_repository, stage_model
 
     if source is None:
@@ -59,6 +63,8 @@ def _publish(arguments: argparse.Namespace, *, source: str | None, repo_id: str,
         staged = stage_model(source, target)
         deviation = verify_model(staged)
         print(f"loaded in a new process: embeddings moved by {deviation:.1g} of their size")
+        if not arguments.skip_snippet:
+            print("its usage snippet runs" if run_snippet(staged.folder) else "README.md has no usage snippet")
     print(f"{'sending' if arguments.yes else 'would send'} to {repo_id} ({staged.kind}):")
     print("\n".join(describe(staged)))
     if not arguments.yes:

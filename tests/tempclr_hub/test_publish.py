@@ -22,6 +22,7 @@ from tempclr.errors import InputError
 from tempclr_hub.loopback import LoopbackHub
 from tempclr_hub.probe import check_probe, store_probe
 from tempclr_hub.publish import next_tag, send, verify_model
+from tempclr_hub.snippet import run_snippet
 from tempclr_hub.staging import Staged, stage_dataset, stage_kernel_repository, stage_model
 
 SECRET = "hf_planted" + "Secret0123456789abcdef"
@@ -32,6 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder as training leaves it, with planted files that are nobody's business."""
     from tempclr.data.tokenization import train_tokenizer
     from tempclr.models.tempclr import TempCLRConfig, TempCLRModel, TempCLRProcessor
+    from tempclr_hub.card import model_card
 
     folder = tmp_path_factory.mktemp("trained") / "model"
     processor = TempCLRProcessor(train_tokenizer(["peel the onion", "chop it", "fry it in oil"]))
@@ -42,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     TempCLRModel(config).save_pretrained(folder)
     processor.save_pretrained(folder)
-    (folder / "README.md").write_text("# toy\n")
+    (folder / "README.md").write_text(model_card(TempCLRModel.from_pretrained(folder), model_name="tester/toy"))
     (folder / "optimizer.pt").write_bytes(b"state")
     (folder / "training_args.bin").write_bytes(b"arguments")
     (folder / "notes.txt").write_text(SECRET)
@@ -161,9 +163,19 @@ def test_a_model_that_does_not_load_is_told_in_one_line(model_dir: Path, tmp_pat
     assert "\n" not in str(caught.value)
 
 
+def test_the_cards_snippet_is_run(model_dir: Path) -> None:
+    assert run_snippet(model_dir) is True
+    card = model_dir / "README.md"
+    card.write_text(card.read_text().replace("encode_text(sentences)", "encode_words(sentences)"))
+    with pytest.raises(InputError, match=r"usage snippet of README.md does not run: .*encode_words"):
+        run_snippet(model_dir)
+    card.write_text("# nothing to run\n")
+    assert run_snippet(model_dir) is False
+
+
 def test_a_dry_run_asks_the_hub_nothing(run_driver: Driver, hub: LoopbackHub, model_dir: Path) -> None:
     before = digests(model_dir)
-    done = publish(run_driver, hub, model_dir, "tester/toy")
+    done = publish(run_driver, hub, model_dir, "tester/toy", "--skip_snippet")
     assert done["code"] == 0, done["err"]
     assert "would send to tester/toy" in done["out"] and "nothing was sent" in done["out"]
     assert "stays here: .cache, checkpoint-5, notes.txt, optimizer.pt, training_args.bin" in done["out"]
@@ -172,7 +184,7 @@ def test_a_dry_run_asks_the_hub_nothing(run_driver: Driver, hub: LoopbackHub, mo
 
 def test_a_model_is_sent_and_tagged(run_driver: Driver, hub: LoopbackHub, model_dir: Path) -> None:
     before = digests(model_dir)
-    done = publish(run_driver, hub, model_dir, "tester/toy", "--yes")
+    done = publish(run_driver, hub, model_dir, "tester/toy", "--yes", "--skip_snippet")
     assert done["code"] == 0, done["err"]
     assert f"{hub.url}/tester/toy at v1" in done["out"] and SECRET not in done["out"] + done["err"]
     sent = hub.files("tester/toy", revision="v1")
@@ -327,7 +339,7 @@ def test_stage_dir_keeps_what_would_be_sent(
     model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = tmp_path / "kept"
-    assert main(["publish", str(model_dir), "a/b", "--stage_dir", str(kept)]) == 0
+    assert main(["publish", str(model_dir), "a/b", "--skip_snippet", "--stage_dir", str(kept)]) == 0
     assert check_probe(kept) <= 1e-6 and "embeddings moved by" in capsys.readouterr().out
     assert main(["publish", str(model_dir), "a/b", "--stage_dir", str(kept)]) == 2
     assert "not empty" in capsys.readouterr().err
