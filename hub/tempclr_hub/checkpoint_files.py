@@ -162,7 +162,7 @@ def _read_legacy(content: mmap.mmap, stand_ins: Collection[str]) -> Any:
     begin = stream.tell()
     read_pickle(stream, tensor_values=declare, stand_ins=stand_ins)
     keys = read_pickle(stream, tensor_values=declare)
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(declared):
+    if type(keys) is not list or any(type(key) is not str for key in keys) or sorted(keys) != sorted(declared):
         raise InputError("its list of values is not that of its tensors")
     spans, position = {}, stream.tell()
     for key in keys:

@@ -350,6 +350,18 @@ def test_old_files_that_contradict_themselves(tmp_path):
             read_checkpoint(path)
 
 
+def test_keys_of_old_files_that_are_lists_end_in_one_line(tmp_path):
+    """A list of ten times the list before, nine times over, and one within another: as text they would be endless."""
+    parts = (torch.serialization.MAGIC_NUMBER, 1001, {"little_endian": True}, {"model": {}})
+    start = b"".join(pickle.dumps(part, protocol=2) for part in parts)
+    wide = b"\x80\x02]q\x00" + b"".join(b"](" + (b"h%c" % n) * 10 + b"eq%c" % (n + 1) for n in range(9)) + b"."
+    deep = b"\x80\x02" + b"]" * 3000 + b"a" * 2999 + b"."
+    for keys in (wide, deep):
+        (tmp_path / "model.pt").write_bytes(start + keys)
+        with pytest.raises(InputError, match="its list of values is not that of its tensors"):
+            read_checkpoint(tmp_path / "model.pt")
+
+
 def test_unused_tensors_are_not_read_into_memory(tmp_path):
     """A quarter of a gigabyte beside the weights, as an optimizer's state would be."""
     path = tmp_path / "model.pt"

@@ -209,6 +209,31 @@ def test_vocabularies_of_other_kinds(tmp_path):
         read_vocabulary(tmp_path / "none")
 
 
+def test_hostile_arrays_of_words_end_in_one_line(tmp_path):
+    file, number = tmp_path / "words.npy", 10**12
+    for shape, descr, values in [
+        (f"({number},)", "'<U10'", bytes(400)),
+        (f"({number},)", "'|O'", b"\x80\x02]."),
+        ("(2,)", "'<U1'", b"\xff" * 8),
+        ("(2,)", "'<U1'", b"\x00\xd8\x00\x00" * 2),
+        ("(-1,)", "'<U10'", bytes(400)),
+        ("(" * 9000 + "1,)", "'<U10'", bytes(40)),
+        ("(" + "-" * 9000 + "1,)", "'<U10'", bytes(40)),
+        ("(1,)", "[" * 150 + "'<U10'" + "]" * 150, bytes(40)),
+    ]:
+        header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+        file.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + values)
+        with pytest.raises(InputError, match=r"damaged|pickle of something other") as error:
+            read_vocabulary(file)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_arrays_of_either_byte_order(tmp_path, order):
+    np.save(tmp_path / "words.npy", np.array(["add", "öl"], dtype=f"{order}U5"))
+    assert read_vocabulary(tmp_path / "words.npy") == ["add", "öl"]
+
+
 def test_the_checkpoint_is_only_looked_into(small, tmp_path):
     torch.save(small, tmp_path / "a.pth")
     before = (tmp_path / "a.pth").read_bytes()
