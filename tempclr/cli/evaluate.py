@@ -11,7 +11,9 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from tempclr.evaluation.protocols import BACKGROUNDS, COMBINATIONS, MEASURES, PROTOCOLS, SIMILARITIES, TASKS
 
-    parser.add_argument("task", choices=TASKS, help="what to measure")
+    parser.add_argument(
+        "task", choices=TASKS, help="what to measure; another task, with its own options: evaluate few-shot --help"
+    )
     parser.add_argument("--model", required=True, help="model folder or Hub id")
     parser.add_argument("--dataset", required=True, help="dataset folder, .parquet, .json, .jsonl or Hub id")
     parser.add_argument("--output", type=Path, help="where the results go, a .json file")

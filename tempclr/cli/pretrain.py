@@ -1,4 +1,4 @@
-"""Train TempCLR on paragraphs and their features, by the Hugging Face Trainer."""
+"""Train TempCLR on paragraphs and their features, by the Hugging Face Trainer; on video alone: --video_only --help."""
 
 from __future__ import annotations
 

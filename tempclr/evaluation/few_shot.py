@@ -315,7 +315,7 @@ def _trx_scorer(model: Any, queries: tuple[Tensor, Tensor], supports: tuple[Tens
     @torch.no_grad()
     def score(episode: Episode) -> NDArray[np.floating]:
         query, support = torch.from_numpy(episode.query), torch.from_numpy(episode.support)
-        chosen = ([of[query[None]] for of in by_query], [of[support[None]] for of in by_support])
+        chosen = ([of.take(query[None]) for of in by_query], [of.take(support[None]) for of in by_support])
         return model.head.logits(*chosen)[0].cpu().numpy()
 
     return score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,9 +21,9 @@ class TRXVideos(NamedTuple):
     values: torch.Tensor
     key_scale: torch.Tensor
 
-    def __getitem__(self, index):
+    def take(self, index: Any) -> TRXVideos:
         """The same of some of the videos, chosen along the leading dimensions."""
-        return TRXVideos(*(part[index] for part in tuple(self)))
+        return TRXVideos(*(part[index] for part in self))
 
 
 # Note [Tuples are sums of slots]: the linear layer of a tuple, of its frames end to end, is the sum over its places of
@@ -154,7 +154,14 @@ class TRXHead(nn.Module):
 
     def forward(self, query: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
         """Scores (E, Q, way) of frames (E, Q, T, feature_size) for supports (E, way, shot, T, feature_size)."""
-        return self.logits(self.project(query), self.project(support))
+        if query.shape[-2] != support.shape[-2]:
+            raise ValueError(f"queries have {query.shape[-2]} frames and supports {support.shape[-2]}: sample alike")
+        # All videos through one product: its cost is mostly that of the weights.
+        num_queries, shots = query.shape[1], support.shape[1:3]
+        videos = self.project(torch.cat([query, support.flatten(1, 2)], dim=1))
+        of_query = [of.take((slice(None), slice(num_queries))) for of in videos]
+        of_support = [TRXVideos(*(part[:, num_queries:].unflatten(1, shots) for part in of)) for of in videos]
+        return self.logits(of_query, of_support)
 
     def project(self, frames: torch.Tensor) -> list[TRXVideos]:
         """What :meth:`logits` needs of videos (..., T, feature_size), for each cardinality; done once a video."""
@@ -174,8 +181,9 @@ class TRXHead(nn.Module):
 def sine_positions(num_frames: int, feature_size: int) -> torch.Tensor:
     """(T, feature_size): a tenth of the sines and cosines of Vaswani et al. (2017).
 
-    >>> sine_positions(2, 2).round(decimals=4).tolist()
-    [[0.0, 0.10000000149011612], [0.08410000056028366, 0.054099999368190765]]
+    >>> sine_positions(2, 2)
+    tensor([[0.0000, 0.1000],
+            [0.0841, 0.0540]])
     """
     frequency = torch.exp(-torch.log(torch.tensor(1e4)) * torch.arange(0, feature_size, 2) / feature_size)
     angle = torch.arange(num_frames)[:, None] * frequency
