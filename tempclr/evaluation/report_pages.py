@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,11 +61,14 @@ def write_report(
 ) -> None:
     """Write results.json, figures/ and, last, report.md, each of them whole or not at all.
 
+    A report that is there already is replaced: figures that it shows and the new one does not are removed, other files
+    of the folder stay.
     ``extra_results`` stand in results.json beside the measured ones, such as the rows left out. Pictures take frames of
     the rows' ``video`` where the file is there; the page says where it is not.
     """
     from tempclr.data.files import atomic_path
 
+    earlier = _figures_shown(folder / "report.md")
     write_results(folder / "results.json", measured.to_dict() | dict(extra_results or {}))
     pictures = draw_pictures(folder / "figures", measured, model, paragraphs, show_progress_bar=show_progress_bar)
     table, paper = comparison_tables(measured)
@@ -79,6 +83,8 @@ def write_report(
     )
     with atomic_path(folder / "report.md") as temporary:
         temporary.write_text(text.rstrip() + "\n", encoding="utf-8")
+    for name in earlier - _figures_shown(folder / "report.md"):
+        (folder / "figures" / name).unlink(missing_ok=True)
 
 
 def comparison_tables(measured: Measured) -> tuple[str, str]:
@@ -149,3 +155,10 @@ def _gallery(pictures: Pictures) -> str:
     if pictures.notes:
         parts.append("\n".join(f"- {note}" for note in pictures.notes))
     return "\n\n".join(parts)
+
+
+def _figures_shown(page: Path) -> set[str]:
+    """Names of the figures that a report shows; none where there is no report."""
+    if not page.is_file():
+        return set()
+    return set(re.findall(r"\]\(figures/([\w-]+\.png)\)", page.read_text(encoding="utf-8", errors="replace")))

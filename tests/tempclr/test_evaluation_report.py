@@ -237,3 +237,14 @@ def test_the_other_reports_list_their_failures(model, paragraphs, tmp_path):
         assert (tmp_path / one.task / "results.json").exists()
     worst = worst_queries(ranked.ranks)
     assert f"{ranked.ranks[worst[0]]:.1f} |" in (tmp_path / "moments/report.md").read_text(encoding="utf-8")
+
+
+def test_a_second_report_replaces_the_first_and_keeps_other_files(model, paragraphs, tmp_path):
+    names = {"model_name": "small", "dataset_name": "rows"}
+    write_report(tmp_path, measure_task(model, paragraphs, "localization"), model, paragraphs, **names)
+    assert (tmp_path / "figures/tasks-0.png").exists() and (tmp_path / "figures/alignment-8.png").exists()
+    (tmp_path / "figures/mine.png").write_bytes(b"of somebody else")
+    write_report(tmp_path, measure_task(model, paragraphs[:2], "matching"), model, paragraphs[:2], **names)
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\(figures/([^)]+)\)", page)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {*shown, "mine.png"} and len(shown) == 4
