@@ -22,6 +22,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "few_shot.json"
+SPEED = ROOT / "benchmarks" / "results" / "few_shot_speed.json"
 PAGE = ROOT / "docs" / "few_shot.md"
 SETS = ("PickupGestureWiimoteZ", "JapaneseVowels", "ACSF1")
 SEEDS = (0, 1, 2)
@@ -120,13 +121,13 @@ def _summary(found: dict[str, np.ndarray]) -> dict[str, Any]:
 def page(results: dict[str, Any]) -> str:
     from tempclr.evaluation.report import markdown_table
 
-    lines = [INTRODUCTION.format(num_tasks=NUM_TASKS, num_seeds=len(SEEDS))]
+    lines = [INTRODUCTION.format(num_tasks=NUM_TASKS, num_seeds=len(SEEDS), speed=_speed())]
     for name in SETS:
         runs = [results[f"{name}/{seed}"] for seed in SEEDS if f"{name}/{seed}" in results]
         if not runs:
             continue
         sizes = f"{runs[0]['num_base']} training and {runs[0]['num_novel']} new recordings with seed 0"
-        lines += [f"\n## {name}\n", f"{len(runs)} seeds; {sizes}.\n"]
+        lines += [f"\n### {name}\n", f"{len(runs)} seeds; {sizes}.\n"]
         keys = [f"{measure} {shot}" for shot in (1, 5) for measure in MEASURES]
         headers = ["new classes, accuracy in %", *(key.replace(" ", ", ") + "-shot" for key in keys)]
         rows = [[title, *(_cell(runs, title, "novel", key) for key in keys)] for title in ROWS]
@@ -141,6 +142,22 @@ def page(results: dict[str, Any]) -> str:
         difference.append(["mean over seeds", *(_cell(runs, chosen, "novel minus features", key) for key in keys)])
         lines.append(markdown_table([f"{chosen}, minus the features", *headers[1:]], difference))
     return "\n".join(lines) + "\n" + TRIED
+
+
+def _speed() -> str:
+    """What ``benchmarks/few_shot.py`` measured, in words."""
+    if not SPEED.is_file():
+        return ""
+    kept = json.loads(SPEED.read_text(encoding="utf-8"))
+    tasks, rows = kept["tasks"], kept["trx"]["rows"]
+    ratios = " and ".join(f"{row['ratio']:.1f} ({row['features']})" for row in rows if row["num_threads"] == 1)
+    busy = f"{tasks['processor_seconds']:.0f} s of processor time, {tasks['seconds']:.0f} s on a clock"
+    load = f"on {tasks['machine']['num_cpus']} cores with a load of {tasks['machine']['load_average']:.1f}"
+    return (
+        f"10,000 5-way 5-shot tasks of 15 queries a class over {tasks['num_videos']} videos (8 frames, d = 768) took "
+        f"{busy}, {load}; forward and backward of TRX are {ratios} times as fast as a loop over classes "
+        "(`benchmarks/few_shot.py`)."
+    )
 
 
 def _chosen(runs: list[dict[str, Any]]) -> str:
@@ -173,7 +190,26 @@ def _one(run_: dict[str, Any], title: str, part: str, key: str) -> str:
     return f"{100 * mean:+.1f} ± {100 * half:.1f}"
 
 
-INTRODUCTION = """# Few-shot matching with and without pretraining
+INTRODUCTION = """# Few-shot learning
+
+From the split files of a benchmark and its videos to accuracies:
+
+```sh
+tempclr extract --few_shot splits/ssv2_OTAM --videos ssv2/ --backbone microsoft/resnet-50 --output features/
+tempclr pretrain --video_only --train_dataset features/ --train_split train --output_dir runs/order
+tempclr finetune --task few-shot --init_from runs/order --train_dataset features/ --train_split train \\
+    --eval_dataset features/ --eval_split val --head otam --shot 5 --output_dir runs/otam
+tempclr evaluate few-shot --model runs/otam --dataset features/ --split test --output runs/otam/test.json
+```
+
+Any labelled sequences will do in place of `features/`: `tempclr.data.sequences.save_sequences` writes arrays
+`(T, D)` to one `.npz` file. Without `--model`, `evaluate few-shot` measures the features themselves; without
+`--init_from`, an encoder is trained from scratch. `examples/few_shot_sensors.py` pretrains and measures in Python, on
+recordings that are at hand. All sequences of a split are held in memory.
+
+{speed}
+
+## Matching with and without pretraining
 
 Made by `benchmarks/few_shot_claims.py`; the numbers stand in `benchmarks/results/few_shot.json`.
 
@@ -185,7 +221,7 @@ the linear layer; the two numbers behind them are the weights of the contrast be
 shuffled orders. `untrained` is the same encoder with its random weights.
 """
 TRIED = """
-## What was tried
+### What was tried
 
 On the training classes of PickupGestureWiimoteZ with two seeds, before the runs above (4-way 1-shot, DTW on features
 .598 and .809): the released weights 0.3 / 0.7 by DTW (.633, .680) and by OTAM (.607, .745), the order alone, 0 / 1
