@@ -22,7 +22,7 @@ COMMANDS = {
     "extract": "videos to one feature vector a second",
     "pretrain": "train TempCLR on paragraphs and videos, or with --video_only on videos alone",
     "finetune": "train a model further: few-shot, localization",
-    "evaluate": "retrieval, localization, matching, few-shot",
+    "evaluate": "retrieval, clip-retrieval, moments, localization, matching, few-shot",
     "align": "find each sentence in one video",
     "publish": "send a model, a dataset or the kernels to the Hugging Face Hub",
     "convert": "a released checkpoint to a model folder",
@@ -60,11 +60,25 @@ def main(words: Sequence[str] | None = None) -> int:
         # Whoever reads, as `head`, has seen enough; Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("TEMPCLR_DEBUG") == "1":
+    except Exception as error:
+        if os.environ.get("TEMPCLR_DEBUG") == "1" or not (reason := _reason(error)):
             raise
-        print(f"{speaker}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{speaker}: error: {' '.join(reason.split())}", file=sys.stderr)
         return 2
+
+
+def _reason(error: Exception) -> str:
+    """What to say of a mistake in the input or a fault of the machine; nothing for a fault of this package.
+
+    Note [A full disk]: safetensors and torch tell by classes that are no OSError that a file cannot be written.
+    """
+    if isinstance(error, (ValueError, OSError, ImportError)):
+        return str(error) or type(error).__name__
+    if type(error).__name__ == "SafetensorError":
+        return f"weights cannot be read or written: {error}"
+    if isinstance(error, RuntimeError) and "inline_container.cc" in str(error):
+        return f"a file of torch cannot be read or written, is the disk full? {error}"
+    return ""
 
 
 def _chosen(words: list[str]) -> str:

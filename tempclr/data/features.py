@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections import deque
@@ -23,7 +24,7 @@ from tempclr.data.backbones import EFFICIENTNET_LITE0, load_backbone
 from tempclr.data.extractor import FeatureExtractor, FeatureRecipe
 from tempclr.data.files import atomic_path, check_output_folder
 from tempclr.data.prefetch import Prefetched
-from tempclr.data.row_files import FAULT, load_rows, row_source, split_names
+from tempclr.data.row_files import FAULT, data_files, load_rows, looks_like_rows, row_source, split_names
 from tempclr.data.rows import RECIPE_FILE, Paragraph, check_recipe, dataset_recipe, read_paragraph
 from tempclr.errors import InputError
 
@@ -31,6 +32,7 @@ __all__ = ["ExtractionReport", "FeatureExtractor", "FeatureRecipe", "extract_fea
 
 INDEX_NAME = "features"  # of the file written for videos without sentences: no row file, and load_rows passes it over
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".ts")
+_log = logging.getLogger(__name__)
 _FEATURE_FIELDS = ("features", "features_path", "features_per_second")
 
 
@@ -160,7 +162,7 @@ def _find_rows(
     source: Path, split: str | None, output: Path, skip_bad_rows: bool
 ) -> tuple[dict[str, list[_Row]], list[InputError]]:
     """The good rows of each split, and what was wrong with the others."""
-    if source.is_dir() and not split_names(source) and not (source / "state.json").is_file():
+    if source.is_dir() and _is_bare(source):
         return {INDEX_NAME: _bare_videos(source)}, []
     if source.is_dir() and source.resolve() == output.resolve():
         raise InputError("is the dataset's own folder: features go into another one", file=output)
@@ -174,8 +176,24 @@ def _find_rows(
     return splits, faults
 
 
+def _is_bare(folder: Path) -> bool:
+    """Whether a folder holds videos without rows. Other files beside the videos are no rows, but are told of."""
+    if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return False
+    beside = [file for files in data_files(folder).values() for file in files]
+    if not beside or not _video_files(folder) or any(map(looks_like_rows, beside)):
+        return not beside
+    names = ", ".join(sorted(file.name for file in beside[:3]))
+    _log.warning("%s: %s holds no rows and is passed over", folder, names + (", …" if len(beside) > 3 else ""))
+    return True
+
+
+def _video_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
+
+
 def _bare_videos(folder: Path) -> list[_Row]:
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
+    files = _video_files(folder)
     if not files:
         raise InputError(f"holds neither rows nor video files ({', '.join(VIDEO_SUFFIXES)})", file=folder)
     return [_Row(file.stem, file, {"video_id": file.stem}) for file in files]

@@ -71,6 +71,23 @@ def data_files(folder: Path) -> dict[str, list[Path]]:
     return splits
 
 
+def looks_like_rows(file: Path) -> bool:
+    """Whether a file may hold rows: the first thing in it, or any text of it where that is damaged, has a video_id.
+
+    Beside videos there are other JSON files too, such as what a download program notes of each.
+    """
+    if file.suffix == ".parquet":
+        return True
+    text = file.read_text(encoding="utf-8-sig", errors="replace").lstrip()
+    try:
+        first, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return '"video_id"' in text
+    if isinstance(first, list):
+        first = first[0] if first else None
+    return isinstance(first, dict) and "video_id" in first
+
+
 def split_names(source: str | PathLike[str]) -> list[str]:
     """Names of the splits a local dataset holds; empty where it is one unnamed whole.
 

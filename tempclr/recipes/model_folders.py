@@ -37,7 +37,8 @@ def read_config(source: str) -> TempCLRConfig:
         values, _ = TempCLRConfig.get_config_dict(source)
         kind = values.get("model_type") if isinstance(values, dict) else None
         if kind != TempCLRConfig.model_type:
-            raise InputError(f"config.json is not a TempCLR model's: its model_type is {kind!r}")
+            hint = "; 'tempclr pretrain --init_from_bert' starts from it" if kind == "bert" else ""
+            raise InputError(f"config.json is not a TempCLR model's: its model_type is {kind!r}{hint}")
         return TempCLRConfig.from_dict(values)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(_one_line(error), file=source) from error

@@ -15,7 +15,7 @@ from tempclr.cli import COMMANDS, main
 from tempclr.data.tokenization import train_tokenizer
 from tempclr.data.video import write_video
 from tempclr.models.tempclr import TempCLRConfig, TempCLRModel, TempCLRProcessor
-from tempclr.recipes.pretraining import _checkpoint, _drop_half_written
+from tempclr.recipes.running import _drop_half_written, find_checkpoint
 from tempclr.trainer import TempCLRTrainingArguments
 
 WIDTH = 6
@@ -208,7 +208,12 @@ BAD_OPTIONS = [
     ("evaluate", {"model": "misfit"}, "misfit: the weights do not fit config.json: 'text_model."),
     ("evaluate", {"model": "tokenless"}, "tokenless: no tokenizer can be read"),
     ("evaluate", {"model": "no_json"}, "no_json: It looks like the config file at"),
-    ("align", {"model": "other_kind"}, "other_kind: config.json is not a TempCLR model's: its model_type is 'bert'"),
+    (
+        "align",
+        {"model": "other_kind"},
+        "other_kind: config.json is not a TempCLR model's: its model_type is 'bert'; 'tempclr pretrain "
+        "--init_from_bert' starts from it",
+    ),
     ("align", {"model": "empty"}, "empty: no config.json here"),
     ("align", {"model": "good.jsonl"}, "good.jsonl: no such model folder"),
     ("align", {"sentences": "latin.txt"}, "latin.txt: expected UTF-8 text"),
@@ -315,7 +320,7 @@ def test_an_interrupted_checkpoint_is_removed_and_never_resumed_from(tmp_path):
         for name in names:
             (tmp_path / f"checkpoint-{step}" / name).write_text("{}")
     arguments = TempCLRTrainingArguments(str(tmp_path), resume_from_checkpoint="last", use_cpu=True)
-    assert Path(_checkpoint(arguments)).name == "checkpoint-10"
+    assert Path(find_checkpoint(arguments)).name == "checkpoint-10"
 
     class Interrupted:
         args = arguments

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tempclr import cli
 from tempclr.cli import COMMANDS, main
 
 PRINTS_MUCH = """
@@ -15,6 +16,36 @@ from tempclr import cli
 cli._run = lambda command, words: print("line\\n" * 100_000) or 0
 sys.exit(cli.main(["demo"]))
 """
+
+FILE_TOO_LARGE = """
+import resource, sys
+import torch
+from safetensors.torch import save_file
+from tempclr import cli
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+numbers = {"weight": torch.zeros(1_000_000)}
+save = {"torch": torch.save, "safetensors": save_file}[sys.argv[1]]
+cli._run = lambda command, words: save(numbers, sys.argv[2])
+sys.exit(cli.main(["demo"]))
+"""
+
+
+@pytest.mark.parametrize("writer", ["torch", "safetensors"])
+def test_a_file_that_finds_no_room_is_one_line(writer, tmp_path):
+    """Note [A full disk]: a limit on the size of files stands for it."""
+    command = [sys.executable, "-c", FILE_TOO_LARGE, writer, str(tmp_path / "weights")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("tempclr demo: error: ") and done.stderr.count("\n") == 1
+    assert "cannot be read or written" in done.stderr
+
+
+def test_a_fault_of_the_package_is_not_told_as_a_mistake(monkeypatch):
+    def broken(command, words):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(cli, "_run", broken)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["demo"])
 
 
 def test_a_reader_that_goes_away_is_no_error():

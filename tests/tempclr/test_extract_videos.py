@@ -139,6 +139,23 @@ def test_bare_videos_get_an_index(world, vit):
         load_rows(world / "out")
 
 
+@pytest.mark.parametrize(
+    "other", ['{"id": "a", "title": "Cake"}', '[{"id": "a"}]', "[]", "not JSON", "﻿{}", '{"id":\n "video_id"}']
+)
+def test_other_files_beside_videos_are_passed_over(world, vit, other, caplog):
+    (world / "videos" / "a.info.json").write_text(other)
+    report = extract(world, vit, "videos")
+    assert report.num_extracted == report.num_rows > 1
+    assert "a.info.json holds no rows and is passed over" in caplog.text
+
+
+@pytest.mark.parametrize("damaged", ['{"video_id": "a", "video": ', '[{"video_id": "a"}]', '{"video_id": "a"}\n{'])
+def test_rows_beside_their_videos_are_not_passed_over(world, vit, damaged):
+    (world / "videos" / "rows.json").write_text(damaged)
+    with pytest.raises(InputError, match=r"rows\.json"):
+        extract(world, vit, "videos")
+
+
 def test_saved_datasets_and_single_files_are_taken(world, vit):
     datasets.disable_progress_bars()
     absolute = [row(number, video=str(world / "videos" / f"v{number}.mp4")) for number in range(2)]
