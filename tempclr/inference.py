@@ -390,7 +390,7 @@ def _in_batches(
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     rows: dict[int, Tensor] = {}
-    with _evaluating(model), tqdm(total=len(order), desc=bar, disable=bar is None) as progress:
+    with evaluating(model), tqdm(total=len(order), desc=bar, disable=bar is None) as progress:
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
             rows.update(zip(chosen, (row.float().cpu() for row in encode(chosen)), strict=True))
@@ -399,7 +399,8 @@ def _in_batches(
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
+    """Within the block the model is in evaluation mode and no gradients are kept; afterwards it is as it was."""
     was_training = [module for module in model.modules() if module.training]
     model.eval()
     try:

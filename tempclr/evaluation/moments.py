@@ -194,13 +194,13 @@ def _moment_vectors(model: Any, paragraph: Paragraph, protocol: MomentProtocol) 
 
 def _padded_states(model: Any, features: NDArray) -> Tensor:
     """Hidden states of one clip padded to all positions of the video tower, those of padding included."""
-    from tempclr.inference import _evaluating
+    from tempclr.inference import evaluating
 
     most, count = model.config.video_config.max_num_features, len(features)
     rows = torch.zeros(1, most, features.shape[1])
     rows[0, :count] = torch.as_tensor(features, dtype=torch.float32)
     mask = (torch.arange(most) < count)[None]
-    with _evaluating(model):
+    with evaluating(model):
         return (
             model.get_video_features(rows.to(model.device), mask.to(model.device))["last_hidden_state"][0].float().cpu()
         )

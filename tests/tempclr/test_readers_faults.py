@@ -11,6 +11,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tempclr.cli import main
 from tempclr.data import readers
@@ -340,3 +341,13 @@ def test_a_pickle_of_few_bytes_may_mean_a_huge_value(tmp_path):
 def test_csv_cells_keep_their_quotes(tmp_path):
     (tmp_path / "a.csv").write_text('a,b\n"x, y","say ""hi"""\n\n')
     assert read_csv(tmp_path / "a.csv") == [{"a": "x, y", "b": 'say "hi"'}]
+
+
+def test_two_runs_on_one_output_do_not_meet(tmp_path, capsys):
+    corpus = written("youcook2", tmp_path)
+    with FileLock(tmp_path / ".rows.preparing.lock"):
+        assert run("youcook2", corpus, tmp_path) == 2
+    told = capsys.readouterr().err
+    assert "rows: is being prepared by another process" in told and len(told.splitlines()) == 1
+    assert run("youcook2", corpus, tmp_path) == 0
+    assert not list(tmp_path.glob(".rows*"))

@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tempclr.data.files import atomic_path
+from tempclr.errors import InputError
 
 PROGRESS = ".progress"
 REPORT = "report.json"
@@ -50,6 +52,21 @@ class PartedDataset:
     def __init__(self, output: Path, *, plan: Mapping[str, Any], features: Any) -> None:
         self.output, self.plan, self.features = output, json.loads(json.dumps(plan)), features
         self.folder = output.with_name(f".{output.name}.preparing")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within the block no other process works on this dataset; a second one is told so instead of waiting."""
+        from filelock import FileLock, Timeout
+
+        lock = Path(f"{self.folder}.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(lock, timeout=0):
+                yield
+                lock.unlink(missing_ok=True)
+        except Timeout:
+            message = "is being prepared by another process; wait for it, or choose another folder"
+            raise InputError(message, file=self.output) from None
 
     def finished(self) -> dict[str, Any] | None:
         """The report of the whole dataset by the same plan, where it is there already."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -99,7 +99,8 @@ def prepare_corpus(
         skip_bad_rows: leave bad records out, and list them; otherwise the first one stops the run.
 
     Raises:
-        InputError: neither features nor videos, a bad record, nothing left, or other things in the output folder.
+        InputError: neither features nor videos, a bad record, nothing left, other things in the output folder, or
+            another process that prepares it.
 
     Videos without features are left out, counted and listed in the report, whatever the options.
 
@@ -121,11 +122,26 @@ def prepare_corpus(
     plan = _plan(corpus, reading, source, splits, skip_bad_rows)
     columns = (*source.columns, *reading.columns)
     dataset = PartedDataset(output, plan=plan, features=row_features(columns, feature_dtype=source.dtype))
-    if (found := dataset.finished()) is not None:
-        entries = {name: found[name] for name in ("splits", "without_media", "reasons", "notes")}
-        return PreparationReport(**entries, hints=list(reading.hints), is_new=False)
+    with dataset.alone():
+        if (found := dataset.finished()) is not None:
+            entries = {name: found[name] for name in ("splits", "without_media", "reasons", "notes")}
+            return PreparationReport(**entries, hints=list(reading.hints), is_new=False)
+        return _write(dataset, reading, source, survey, findings, recipe, show_progress_bar)
+
+
+def _write(
+    dataset: PartedDataset,
+    reading: Reading,
+    source: _Source,
+    survey: _Survey,
+    findings: Findings,
+    recipe: Mapping[str, Any] | None,
+    show_progress_bar: bool,
+) -> PreparationReport:
     dataset.begin()
-    totals, reasons, num_parts = _write_parts(dataset, reading, source, survey, skip_bad_rows, show_progress_bar)
+    totals, reasons, num_parts = _write_parts(
+        dataset, reading, source, survey, findings.skip_bad_rows, show_progress_bar
+    )
     reasons = findings.reasons + reasons
     if not num_parts:
         raise InputError(f"no good video; the first fault: {reasons[0]}")
