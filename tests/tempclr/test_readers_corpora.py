@@ -168,6 +168,20 @@ def test_crosstask_rows_have_all_steps_of_the_task(tmp_path):
     assert report.notes == {"videos.csv names videos without annotations": 6}
 
 
+def test_crosstask_segments_come_by_time_whatever_the_order_of_the_file(tmp_path):
+    corpus = CORPORA["crosstask"](tmp_path / "official")
+    features = write_features(tmp_path / "features", corpus.seconds)
+    prepare("crosstask", corpus, tmp_path / "in_order", features=features)
+    file = tmp_path / "official" / "annotations" / "11_t0.csv"
+    lines = file.read_text().splitlines()
+    assert len(lines) == 3
+    file.write_text("\n".join([lines[2], lines[0], lines[1]]) + "\n")
+    prepare("crosstask", corpus, tmp_path / "mixed", features=features)
+    expected, found = (rows_of(tmp_path / name)["validation"]["t0"] for name in ("in_order", "mixed"))
+    assert (found.starts, found.ends, found.step_indices) == (expected.starts, expected.ends, expected.step_indices)
+    assert found.sentences == expected.sentences
+
+
 def test_crosstask_split_does_not_change_with_missing_files(tmp_path):
     """See Note [A split that no missing file changes]."""
     whole, _ = prepared("crosstask", tmp_path / "whole")
