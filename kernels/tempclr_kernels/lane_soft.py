@@ -126,26 +126,26 @@ def soft_visits(
     scale_rest,
     unit,
     grad_distance,
-    strip,
+    shares,
     out,
     gradient,
     refused,
 ):
     """As ``soft_distances``; also ``grad_distance`` (1 if empty) times the visits of all pairs, into ``gradient``.
 
-    Rows are swept in strips of ``strip`` rows. If there is more than one, the strips are swept again for their
-    weights, last strip first, from the totals kept above each.
+    ``shares`` has room for two weights of each cell, (2, rows, columns, lanes). Rows are swept in strips of so many
+    rows. If there is more than one, the strips are swept again for their weights, last strip first, from the totals
+    kept above each.
     """
     lanes, n, m = num_lanes(width), cost.shape[1], cost.shape[2]
-    table_columns, ordered = m + otam, row_orders.size + column_orders.size > 0
+    from_above, from_left, strip = shares[0], shares[1], shares.shape[1]
+    ordered = row_orders.size + column_orders.size > 0
     pairs, starts, places, rows, columns, indices = block_scratch(lanes, m, column_orders.size > 0)
     mantissas, exponents = np.empty((m + 1, lanes), np.float32), np.empty((m + 1, lanes), np.int32)
     row, limits, last = np.zeros((m + 1, lanes), np.float32), np.empty((1, lanes), np.float32), np.empty(lanes)
     visits, arriving = np.zeros((m + 1, lanes), np.float32), np.empty((m + 1, lanes), np.float32)
     seeds = np.empty(lanes, np.float32)
-    from_above = np.empty((min(strip, n), table_columns, lanes), np.float32)
-    from_left = np.empty((min(strip, n), table_columns, lanes), np.float32)
-    by_lane = np.empty((lanes if ordered else 0, min(strip, n), m), np.float32)
+    by_lane = np.empty((lanes if ordered else 0, strip, m), np.float32)
     num_strips = (n + strip - 1) // strip
     kept_mantissas = np.empty((num_strips if num_strips > 1 else 0, m + 1, lanes), np.float32)
     kept_exponents = np.empty((num_strips if num_strips > 1 else 0, m + 1, lanes), np.int32)

@@ -1,16 +1,19 @@
-"""Ranges of pairs in Python threads, as many as torch is told to use."""
+"""Ranges of pairs in Python threads, as many as torch is told to use, and memory that each thread keeps."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 
 CELLS_PER_THREAD = 100_000  # below this many cells another thread costs more than it brings
+KEPT_BYTES = 32 << 20  # of scratch memory, by each thread between calls
 
 
 def run_in_threads(run: Callable[[int, int], None], count: int, *, cells: int, step: int = 1) -> None:
@@ -30,6 +33,23 @@ def run_in_threads(run: Callable[[int, int], None], count: int, *, cells: int, s
     run(*ranges[0])
     for future in waiting:
         future.result()
+
+
+# Note [Scratch is kept]: memory that goes back to the system comes again in pages of zeros, and clearing them can take
+# as long as the sweep that uses them. So a thread keeps its scratch from call to call, unless it is large.
+def scratch(shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 memory that holds anything: the calling thread's own, until it asks again."""
+    size = math.prod(shape)
+    memory = getattr(_kept, "memory", None)
+    if memory is None or memory.size < size:
+        _kept.memory = None  # before there is more
+        memory = np.empty(size, np.float32)
+        if memory.nbytes <= KEPT_BYTES:
+            _kept.memory = memory
+    return memory[:size].reshape(shape)
+
+
+_kept = threading.local()
 
 
 # Note [Threads of our own]: numba's parallel back ends abort the process after fork() (OpenMP) or when two Python

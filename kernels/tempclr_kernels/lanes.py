@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import lane_doubles, lane_hard, lane_soft
-from .lane_threads import run_in_threads
+from .lane_threads import run_in_threads, scratch
 
 FEW_PAIRS = 8  # at most so many run in vectors of 8 lanes, more in vectors of 32
 SCRATCH_BYTES = 64 << 20  # per thread: beyond it 8 lanes for hard paths, strips for soft gradients
@@ -254,11 +254,11 @@ def _soft_visits(problem: _Problem, grad_distance: Tensor | None) -> tuple[Tenso
     refused, lanes = np.zeros(problem.num_matrices, np.bool_), _num_lanes(problem)
     shared, width, units = problem.arrays(), _WIDTHS[lanes], _units(problem.gamma)
     weights = _NO_WEIGHTS if grad_distance is None else _array(grad_distance)
-    strip = _strip_rows(problem, lanes)
+    kept = (2, _strip_rows(problem, lanes), problem.num_columns + (problem.measure == "otam"), lanes)
     values, into = out.numpy(), gradient.numpy()
 
     def run(start: int, stop: int) -> None:
-        lane_soft.soft_visits(*shared, start, stop, width, *units, weights, strip, values, into, refused)
+        lane_soft.soft_visits(*shared, start, stop, width, *units, weights, scratch(kept), values, into, refused)
 
     # Ranges never split a matrix: its gradient is summed by one thread, in the order of the pairs.
     run_in_threads(run, problem.num_pairs, cells=problem.cells, step=problem.num_orders)

@@ -163,8 +163,9 @@ distance_second.register_autograd(_second_backward, setup_context=_save)
 def full_lengths(cost: Tensor) -> Tensor:
     """``(..., 2)``: all rows and columns of each matrix."""
     *batch, n, m = cost.shape
-    sizes = [torch.full(batch, size, dtype=torch.int64, device=cost.device) for size in (n, m)]
-    return torch.stack(sizes, dim=-1)
+    lengths = torch.full((*batch, 2), m, dtype=torch.int64, device=cost.device)
+    lengths[..., 0] = n
+    return lengths
 
 
 def flat(

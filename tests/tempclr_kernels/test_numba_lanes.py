@@ -9,6 +9,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -230,6 +231,31 @@ def test_little_scratch_memory_means_fewer_lanes(monkeypatch):
     monkeypatch.setattr(lane_doubles, "SCRATCH_BYTES", 8000)
     assert lane_doubles._num_lanes(50, lane_doubles._scratch_bytes(cost, 12)) == 3
     assert torch.equal(lane_doubles.distance_vjp(weights, cost, lengths, None, None, **how), expected)
+
+
+def test_scratch_is_kept_by_each_thread_unless_it_is_large(monkeypatch):
+    """Note [Scratch is kept]"""
+    monkeypatch.setattr(lane_threads, "_kept", threading.local())
+    monkeypatch.setattr(lane_threads, "KEPT_BYTES", 4 * 24)
+    small, grown = lane_threads.scratch((2, 5)), lane_threads.scratch((2, 3, 4))
+    assert not np.shares_memory(small, grown)
+    assert np.shares_memory(lane_threads.scratch((3, 2)), grown)
+    with ThreadPoolExecutor(1) as pool:
+        assert not np.shares_memory(pool.submit(lane_threads.scratch, (2, 3, 4)).result(), grown)
+    large = lane_threads.scratch((5, 5))
+    assert large.shape == (5, 5) and not np.shares_memory(lane_threads.scratch((5, 5)), large)
+
+
+@pytest.mark.parametrize("measure", ("dtw", "otam"))
+def test_what_scratch_held_before_changes_nothing(measure: str, make_ragged):
+    """Note [Scratch is kept]"""
+    sizes = [(4, 6), (2, 3), (1, 5)]
+    cost, lengths = make_ragged(sizes, dtype=torch.float32), torch.tensor(sizes)
+    gradients = []
+    for rubbish in (0.0, math.nan):
+        lane_threads.scratch((1000, 10)).fill(rubbish)
+        gradients.append(alignment(cost, lengths, measure=measure, gamma=0.1))
+    assert gradients[1].isfinite().all() and torch.equal(*gradients)
 
 
 @pytest.mark.parametrize(("num_pairs", "num_lanes"), ((1, 1), (3, 3), (5, 8), (32, 32), (33, 24), (528, 32)))
