@@ -82,7 +82,7 @@ class SettingsParser(HfArgumentParser):
         if settings.get("command", self.command) != self.command:
             raise InputError(f"settings of 'tempclr {settings['command']}'", file=path, field="command")
         if "based_on" in settings:
-            self.read_recipe(settings["based_on"])
+            self.read_recipe(str(settings["based_on"]))
         self._take({name: value for name, value in settings.items() if name not in RECIPE_KEYS}, path)
 
     def _take(self, settings: dict[str, Any], path: Path) -> None:

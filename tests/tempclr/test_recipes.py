@@ -177,6 +177,9 @@ def test_words_win_over_a_file_and_a_file_over_a_recipe(tmp_path):
     _, model, loss, _, training = _parsed(["--config", str(file), "--recipe", "small", *always, "--gamma", "0.3"])
     assert (model.hidden_size, loss.measure, loss.gamma, loss.sequence_weight) == (128, "otam", 0.3, 0.0)
     assert training.lr_scheduler_type == "cosine"
+    file.write_text("command: pretrain\nbased_on: [small]\n")
+    with pytest.raises(InputError, match="no recipe"):
+        _parsed(["--config", str(file), *always])
     file.write_text("command: finetune\n")
     with pytest.raises(InputError, match="settings of 'tempclr finetune'"):
         _parsed(["--config", str(file), *always])
