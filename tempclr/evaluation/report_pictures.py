@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tempclr.costs import cost_matrix
 from tempclr.evaluation.embeddings import Embeddings, embed_paragraphs
-from tempclr.evaluation.localization import features_and_rate
+from tempclr.evaluation.localization import features_and_rate, step_texts
 from tempclr.evaluation.report import markdown_table
 from tempclr.evaluation.scores import keep_windows
 from tempclr.evaluation.suite import Measured
@@ -73,7 +73,8 @@ def draw_pictures(
     )
     pictures.add(
         "Alignments",
-        "Similarity of each sentence to each moment, with the path taken and the annotated segments.",
+        "Similarity of each sentence (where steps of a task are localized: of each step) to each moment, with the path "
+        "taken and the annotated segments.",
         *alignments,
     )
     return pictures
@@ -214,12 +215,12 @@ def _draw_alignment(
     from tempclr.plots import plot_alignment
 
     features, rate = features_and_rate(paragraph)
-    enough = len(features) >= len(paragraph)
+    localized = task == "localization" and len(features) >= len(step_texts(paragraph))
     aligned = align(
         model,
         features,
-        list(paragraph.sentences),
-        measure="localize" if task == "localization" and enough else "dtw",
+        step_texts(paragraph) if localized else list(paragraph.sentences),
+        measure="localize" if localized else "dtw",
         features_per_second=rate,
     )
     file = f"alignment-{number}.png"
@@ -228,6 +229,7 @@ def _draw_alignment(
         frames=None if film is None else film[0],
         frame_seconds=None if film is None else film[1],
         true_spans=list(zip(paragraph.starts, paragraph.ends, strict=True)),
+        span_rows=paragraph.step_indices if localized else None,
         title=paragraph.video_id.replace("$", r"\$"),
         path=folder / file,
     )

@@ -25,6 +25,7 @@ def plot_alignment(
     frames: ArrayLike | None = None,
     frame_seconds: ArrayLike | None = None,
     true_spans: Sequence[tuple[float, float]] | None = None,
+    span_rows: Sequence[int] | None = None,
     title: str | None = None,
     path: str | PathLike[str] | None = None,
 ) -> Figure:
@@ -34,7 +35,8 @@ def plot_alignment(
     the picture shows 1 - cost), ``path`` (the 0/1 matrix of the same shape), ``spans`` (one mapping a sentence, of
     which ``sentence`` is read), ``features_per_second`` and ``measure``. ``frames``: (N, H, W, 3) uint8 of the same
     video with ``frame_seconds`` (N,), drawn along the time axis. ``true_spans``: ``(start_seconds, end_seconds)`` of
-    each sentence. After Fig. 3 of the TempCLR paper.
+    each sentence, or, with ``span_rows``, of the sentence of that index: any number of spans, several of one sentence.
+    After Fig. 3 of the TempCLR paper.
     """
     cost, on_path = matrix(alignment.cost), matrix(alignment.path)
     sentences = [span["sentence"] for span in alignment.spans]
@@ -42,8 +44,10 @@ def plot_alignment(
         raise ValueError(
             f"one row a sentence in cost and path: {len(sentences)} sentences, cost {cost.shape}, path {on_path.shape}"
         )
-    if true_spans is not None and len(true_spans) != len(sentences):
-        raise ValueError(f"one true span a sentence: {len(true_spans)} spans for {len(sentences)} sentences")
+    if true_spans is not None:
+        span_rows = range(len(sentences)) if span_rows is None else span_rows
+        if len(true_spans) != len(span_rows):
+            raise ValueError(f"one true span a sentence: {len(true_spans)} spans for {len(span_rows)} sentences")
     rate = float(alignment.features_per_second)
     film = checked_frames(frames, frame_seconds)
 
@@ -58,8 +62,8 @@ def plot_alignment(
     axes = figure.add_subplot(grid[-1, 0])
     _draw_heat_map(figure, axes, figure.add_subplot(grid[-1, 1]), 1 - cost, labels, rate=rate)
     handles = [_draw_path(axes, on_path, rate=rate, measure=str(getattr(alignment, "measure", "dtw")))]
-    if true_spans is not None:
-        handles.append(_draw_true_spans(axes, true_spans))
+    if true_spans is not None and span_rows is not None and len(true_spans):
+        handles.append(_draw_true_spans(axes, true_spans, span_rows))
     axes.legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.42 / map_inches), ncols=len(handles), frameon=False
     )
@@ -118,11 +122,11 @@ def _draw_path(axes: Axes, on_path: NDArray, *, rate: float, measure: str) -> An
     return line
 
 
-def _draw_true_spans(axes: Axes, true_spans: Sequence[tuple[float, float]]) -> Any:
+def _draw_true_spans(axes: Axes, true_spans: Sequence[tuple[float, float]], rows: Sequence[int]) -> Any:
     from matplotlib.patches import Rectangle
 
     patch: Any = None
-    for row, (start, end) in enumerate(true_spans):
+    for row, (start, end) in zip(rows, true_spans, strict=True):
         patch = Rectangle(
             (start, row + 0.06), end - start, 0.88, fill=False, edgecolor="black", linewidth=1.7, label="true segment"
         )

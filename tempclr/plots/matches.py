@@ -137,7 +137,7 @@ def _draw_cells(
     best = values.argmax(axis=1)
     for row, column in np.ndindex(values.shape):
         if numbered:
-            dark = high > low and (values[row, column] - low) / (high - low) > 0.85
+            dark = high > low and (values[row, column] - low) / (high - low) > 0.7
             axes.text(
                 column, row, f"{round(float(values[row, column]), 2) + 0.0:.2f}", ha="center", va="center", fontsize=7,
                 color="white" if dark else "0.15",

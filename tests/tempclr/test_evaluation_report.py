@@ -17,7 +17,13 @@ import training_world as world
 
 from tempclr.cli import main
 from tempclr.data.video import write_video
-from tempclr.evaluation import embed_paragraphs, evaluate_localization, evaluate_moments, evaluate_retrieval
+from tempclr.evaluation import (
+    embed_paragraphs,
+    evaluate_localization,
+    evaluate_moments,
+    evaluate_retrieval,
+    report_pictures,
+)
 from tempclr.evaluation.embeddings import Embeddings, hidden_cls
 from tempclr.evaluation.localization import localize_steps, step_frames, step_texts
 from tempclr.evaluation.paper import METRICS, PAPER_NUMBERS, paper_numbers
@@ -224,7 +230,8 @@ def test_embeddings_check_themselves(change, message):
         Embeddings(**(good | change))
 
 
-def test_the_other_reports_list_their_failures(model, paragraphs, tmp_path):
+def test_the_other_reports_list_their_failures(model, paragraphs, tmp_path, monkeypatch):
+    monkeypatch.setattr(report_pictures, "NUM_EXAMPLES", 1)
     spans = [tuple(((0.0, 2.0), (0.0, 4.0)) for _ in one.sentences) for one in paragraphs]
     rows = [replace(one, annotator_spans=own) for one, own in zip(paragraphs, spans, strict=True)]
     ranked = evaluate_moments(model, rows, chunk_seconds=2.0, num_chunks=4)
@@ -239,12 +246,31 @@ def test_the_other_reports_list_their_failures(model, paragraphs, tmp_path):
     assert f"{ranked.ranks[worst[0]]:.1f} |" in (tmp_path / "moments/report.md").read_text(encoding="utf-8")
 
 
-def test_a_second_report_replaces_the_first_and_keeps_other_files(model, paragraphs, tmp_path):
+def test_a_second_report_replaces_the_first_and_keeps_other_files(model, paragraphs, tmp_path, monkeypatch):
+    monkeypatch.setattr(report_pictures, "NUM_EXAMPLES", 1)
     names = {"model_name": "small", "dataset_name": "rows"}
-    write_report(tmp_path, measure_task(model, paragraphs, "localization"), model, paragraphs, **names)
-    assert (tmp_path / "figures/tasks-0.png").exists() and (tmp_path / "figures/alignment-8.png").exists()
+    write_report(tmp_path, measure_task(model, paragraphs[:2], "localization"), model, paragraphs[:2], **names)
+    assert (tmp_path / "figures/tasks-0.png").exists()
     (tmp_path / "figures/mine.png").write_bytes(b"of somebody else")
     write_report(tmp_path, measure_task(model, paragraphs[:2], "matching"), model, paragraphs[:2], **names)
-    page = (tmp_path / "report.md").read_text(encoding="utf-8")
-    shown = re.findall(r"\(figures/([^)]+)\)", page)
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {*shown, "mine.png"} and len(shown) == 4
+    shown = re.findall(r"\(figures/([^)]+)\)", (tmp_path / "report.md").read_text(encoding="utf-8"))
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {*shown, "mine.png"} and len(shown) == 2
+
+
+def test_the_picture_of_a_localization_shows_all_steps_of_the_task(model, paragraphs, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("tempclr.plots.plot_alignment", lambda aligned, **options: drawn.append((aligned, options)))
+    row = replace(
+        paragraphs[0],
+        sentences=["cut the bread", "beat two eggs", "cut the bread"],
+        starts=[1.0, 2.0, 3.0],
+        ends=[2.0, 3.0, 4.0],
+        steps=("beat two eggs", "melt the butter", "cut the bread"),
+        step_indices=(2, 0, 2),
+    )
+    for task in ("localization", "matching"):
+        report_pictures._draw_alignment(tmp_path, 0, model, row, task, None)
+    (steps, of_steps), (sentences, of_sentences) = drawn
+    assert tuple(span["sentence"] for span in steps.spans) == row.steps and steps.measure == "localize"
+    assert of_steps["span_rows"] == (2, 0, 2) and of_steps["true_spans"] == [(1.0, 2.0), (2.0, 3.0), (3.0, 4.0)]
+    assert [span["sentence"] for span in sentences.spans] == row.sentences and of_sentences["span_rows"] is None

@@ -222,3 +222,11 @@ def test_failures_show_the_own_video_and_the_winner_in_one_scale(tmp_path):
     assert left.get_yticklabels()[1].get_text().endswith("…")
     with pytest.raises(ValueError, match="no failure"):
         plot_failures([])
+
+
+def test_a_sentence_may_have_several_true_spans_or_none():
+    figure = plot_alignment(example(), true_spans=SPANS, span_rows=[2, 0, 2])
+    boxes = [patch for patch in figure.axes[0].patches if patch.get_label() == "true segment"]
+    assert [round(box.get_y()) for box in boxes] == [2, 0, 2]
+    with pytest.raises(ValueError, match="3 spans for 1 sentences"):
+        plot_alignment(example(), true_spans=SPANS, span_rows=[1])
