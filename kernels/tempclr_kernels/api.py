@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import eager, operators, reference
 from .checks import check_cost, check_gamma, check_lengths, check_measure, check_orders, checked_lengths, checked_orders
@@ -45,6 +46,7 @@ def dtw(
         ValueError: wrong shape, device, gamma or ``impl``; on the CPU also lengths or orders out of range. On CUDA
             those are clamped unless ``TEMPCLR_DEBUG=1`` is set.
         RuntimeError: the implementation named cannot run here.
+        NotImplementedError: the cost carries a tangent of forward-mode differentiation.
 
     Example:
         >>> import torch
@@ -80,7 +82,7 @@ def otam(
         ``(...)``, or ``(..., k)`` with orders. Soft distances may be negative. Differentiable twice by ``cost``.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as :func:`dtw`.
+        TypeError, ValueError, RuntimeError, NotImplementedError: as :func:`dtw`.
 
     Example:
         >>> import torch
@@ -121,7 +123,7 @@ def alignment(
         cells. For ``gamma > 0`` differentiable once by ``cost``; for ``gamma = 0`` piecewise constant.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as :func:`dtw`.
+        TypeError, ValueError, RuntimeError, NotImplementedError: as :func:`dtw`.
 
     Example:
         >>> import torch
@@ -224,6 +226,7 @@ def _prepare(
     """Arguments as the operators want them, after every check that needs no values."""
     check_cost(cost)
     check_gamma(gamma)
+    _refuse_tangent(cost)
     *batch, n, m = cost.shape
     if lengths is not None:
         check_lengths(lengths, (*batch, 2), cost.device)
@@ -237,3 +240,10 @@ def _prepare(
     wide = cost if cost.dtype == torch.float64 else cost.float()
     rows, columns = (None if orders is None else orders.long() for orders in (row_orders, column_orders))
     return wide, lengths, rows, columns
+
+
+# Note [Tangents are refused]: no implementation carries derivatives forward, and torch calls an operator that has no
+# rule for them without them: the result would look like a constant.
+def _refuse_tangent(cost: Tensor) -> None:
+    if not torch.compiler.is_compiling() and forward_ad.unpack_dual(cost).tangent is not None:
+        raise NotImplementedError("the cost carries a forward-mode tangent: use reverse mode, torch.autograd.grad")
