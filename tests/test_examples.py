@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NEEDS = {"few_shot_sensors": "aeon"}  # for the recordings that come with it; installed with --no-deps
+SLOW = ("few_shot_sensors",)
 
 
 def run(path: Path, *words: str) -> str:
@@ -26,7 +27,10 @@ def run(path: Path, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else [], id=path.stem) for path in EXAMPLES],
+)
 def test_it_runs(path: Path, tmp_path: Path):
     package = NEEDS.get(path.stem)
     if package is not None and find_spec(package) is None:
