@@ -1,14 +1,13 @@
 """The Triton kernels' numbers, without a GPU: run in Triton's interpreter, held to a float64 dynamic program in numpy.
 
-The interpreter is chosen once a process, when kernels are defined, so the cases run in a child process (this file as a
-script), which patches the allocator to hand out NaN. Each test then judges one case.
+The cases of a measure run in one child process (this file as a script), which patches the allocator to hand out NaN.
+Each test then judges one case.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ import pytest
 import torch
 
 from tempclr_kernels import otam_columns, rowscan, wavefront
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -216,40 +213,30 @@ def run_case(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return {"distance": distance.numpy(), "grad_cost": grad_cost.numpy()}
 
 
-def main(speed: str, output: str) -> None:
+def main(speed: str, measure: str, output: str) -> None:
     torch.set_num_threads(1)
     np.seterr(all="ignore")
     wavefront.check_available(torch.device("cpu"))
     wavefront._empty = lambda shape, like: torch.full(shape, float("nan"), dtype=like.dtype)
     arrays = {}
     for index, case in enumerate(CASES[speed]):
-        for name, array in run_case(case, make_inputs(case, index)).items():
-            arrays[f"{speed}/{case}/{name}"] = array
-    np.savez(output, **arrays)
+        if case.measure == measure:
+            for name, array in run_case(case, make_inputs(case, index)).items():
+                arrays[f"{case}/{name}"] = array
+    with open(output, "wb") as file:
+        np.savez(file, **arrays)
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, np.ndarray]]:
-    """Arrays of every case of one speed, by name; the child process runs on the first call."""
+def results(interpret: Callable[..., Path]) -> Callable[[str, str], dict[str, np.ndarray]]:
+    """Arrays of every case of one speed and measure, by name; the child process runs on the first call."""
 
     @functools.cache
-    def run(speed: str) -> dict[str, np.ndarray]:
-        output = tmp_path_factory.mktemp("interpreter") / "results.npz"
-        path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-        environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path, **_coverage_settings()}
-        command = [sys.executable, __file__, speed, str(output)]
-        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-4000:]
-        with np.load(output) as arrays:
+    def run(speed: str, measure: str) -> dict[str, np.ndarray]:
+        with np.load(interpret(__file__, speed, measure)) as arrays:
             return dict(arrays)
 
     return run
-
-
-def _coverage_settings() -> dict[str, str]:
-    if "coverage" not in sys.modules or sys.modules["coverage"].Coverage.current() is None:
-        return {}
-    return {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml"), "COVERAGE_FILE": str(ROOT / ".coverage")}
 
 
 def align(cost: np.ndarray, measure: str, gamma: float) -> tuple[float, np.ndarray, np.ndarray]:
@@ -311,13 +298,13 @@ def rounding(case: Case, totals: np.ndarray) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(("case", "index", "speed"), FIRST)
-def test_value_and_gradient(case: Case, index: int, speed: str, results: Callable[[str], dict]) -> None:
+def test_value_and_gradient(case: Case, index: int, speed: str, results: Callable[[str, str], dict]) -> None:
     """Notes [The border is data], [Pairs side by side], [Soft minimum without inf - inf], [Seed of the flow],
     [Gradients are scattered, then summed], [No sums to subtract], [Two zeros on the left]: against cells one by
     one in float64.
     """
     inputs = make_inputs(case, index)
-    distance, grad_cost = (results(speed)[f"{speed}/{case}/{name}"] for name in ("distance", "grad_cost"))
+    distance, grad_cost = (results(speed, case.measure)[f"{case}/{name}"] for name in ("distance", "grad_cost"))
     expected_grad = np.zeros(case.shape)
     slack = 0.0
     for b, k, place in each_copy(inputs):
@@ -336,10 +323,10 @@ def test_value_and_gradient(case: Case, index: int, speed: str, results: Callabl
 
 
 @pytest.mark.parametrize(("case", "index", "speed"), SECOND)
-def test_second_derivative(case: Case, index: int, speed: str, results: Callable[[str], dict]) -> None:
+def test_second_derivative(case: Case, index: int, speed: str, results: Callable[[str, str], dict]) -> None:
     """Central differences of the gradient; for gamma = 0 the path stays and the Hessian is 0."""
     inputs = make_inputs(case, index)
-    hessian, directional = (results(speed)[f"{speed}/{case}/{name}"] for name in ("hessian", "directional"))
+    hessian, directional = (results(speed, case.measure)[f"{case}/{name}"] for name in ("hessian", "directional"))
     expected = np.zeros(case.shape)
     step = 1e-5
     for b, k, place in each_copy(inputs):

@@ -6,8 +6,8 @@ As in `test_triton_interpreter`, the cases run in one child process; memory that
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 
 from tempclr_kernels import pairwise, pairwise_distances, wavefront
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -96,21 +94,8 @@ def main(output: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    output = tmp_path_factory.mktemp("pairwise") / "results.pt"
-    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path, **_coverage_settings()}
-    done = subprocess.run(
-        [sys.executable, __file__, str(output)], env=environment, cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return torch.load(output)
-
-
-def _coverage_settings() -> dict[str, str]:
-    if "coverage" not in sys.modules or sys.modules["coverage"].Coverage.current() is None:
-        return {}
-    return {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml"), "COVERAGE_FILE": str(ROOT / ".coverage")}
+def results(interpret: Callable[..., Path]) -> dict[str, Tensor]:
+    return torch.load(interpret(__file__))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
