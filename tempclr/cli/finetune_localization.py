@@ -29,12 +29,19 @@ def run_words(words: Sequence[str]) -> int:
         InputError: any mistake in words, configuration file, datasets or model, told in one line.
     """
     from tempclr.data.rows import check_recipe, dataset_recipe
+    from tempclr.errors import InputError
     from tempclr.recipes.localization import finetune_localization
 
     data, settings, training = _parsed(list(words))
     recipe = dataset_recipe(data.train_dataset)
     train, left_out = _paragraphs(data.train_dataset, data.train_split, data)
     evaluation = None
+    if data.eval_split == "test":
+        raise InputError(
+            "'test' is for `tempclr evaluate localization` alone: validate on another split, or on the share of the "
+            "training videos that is held out without --eval_dataset",
+            field="eval_split",
+        )
     if data.eval_dataset is not None:
         what = f"--train_dataset {data.train_dataset!r} and --eval_dataset {data.eval_dataset!r}"
         check_recipe(recipe, dataset_recipe(data.eval_dataset), what=what)

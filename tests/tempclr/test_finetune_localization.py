@@ -183,6 +183,12 @@ def test_the_command_trains_and_saves(start, tmp_path, capsys):
     assert "step recall on 4 validation videos" in capsys.readouterr().out
 
 
+def test_the_test_set_is_no_validation_set(start, tmp_path):
+    data = write_rows(tmp_path / "train.jsonl", make_videos(6))
+    with pytest.raises(InputError, match="field 'eval_split': 'test' is for `tempclr evaluate localization` alone"):
+        run_words(words(start, data, tmp_path / "out", "--eval_dataset", data, "--eval_split", "test"))
+
+
 def test_the_released_recipe_is_taken_by_the_command(start, tmp_path):
     data = write_rows(tmp_path / "train.jsonl", make_videos(6))
     small = ["--window", "8", "--stride", "4", "--dataloader_num_workers", "0"]
