@@ -247,6 +247,10 @@ class TempCLRTrainer(Trainer):
             self._training_parts = _Averages()
         super().log(logs, start_time)
 
+    def objective(self) -> str | None:
+        """For the model card: what was minimised, where it is not the loss that the configuration records."""
+        return None
+
     def create_model_card(
         self,
         language: str | None = None,
@@ -271,6 +275,8 @@ class TempCLRTrainer(Trainer):
             training_arguments=self.args,
             log_history=self.state.log_history,
             dataset_name=dataset if isinstance(dataset, str) or dataset is None else ", ".join(dataset),
+            base_model=finetuned_from,
+            objective=self.objective(),
         )
         with atomic_path(folder / "README.md") as card:
             card.write_text(text, encoding="utf-8")

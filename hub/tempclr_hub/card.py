@@ -47,6 +47,7 @@ def model_card(
     results: Mapping[str, Any] | None = None,
     dataset_name: str | None = None,
     base_model: str | None = None,
+    objective: str | None = None,
     license: str = "apache-2.0",
 ) -> str:
     """The text of a README.md: front matter for the Hub, then what the model is, its use, training, results and limits.
@@ -56,6 +57,7 @@ def model_card(
     ``results``: what ``tempclr evaluate`` writes, or result objects of ``tempclr.evaluation``, at any depth: every
     number that stands beside a ``protocol`` is shown. With ``dataset_name`` they also form the ``model-index`` by which
     the Hub lists results; without it they stand in the text alone, because an entry there needs a dataset.
+    ``objective``: what was minimised, in a sentence, where it is not the loss that the configuration records.
     Absolute paths are shortened to their last part: a card is public.
 
     Raises:
@@ -92,8 +94,10 @@ def model_card(
         geometry_table=_geometry_table(model),
         snippet=usage_snippet(model, model_name=name),
         usage_notes=_usage_notes(model),
-        objective=_objective(model),
-        hyperparameter_table=_hyperparameter_table(model, training_arguments),
+        objective=objective or _objective(model),
+        hyperparameter_table=_hyperparameter_table(
+            training_arguments, loss_settings={} if objective else model.config.loss_settings()
+        ),
         loss_table=_loss_table(log_history or ()),
         result_table=_result_table(measured),
         limits=_limits(model),
@@ -174,13 +178,13 @@ def _objective(model: Any) -> str:
     return f"The configuration records this objective: {'; '.join(parts) or 'none, both weights are 0'}."
 
 
-def _hyperparameter_table(model: Any, training_arguments: Any | None) -> str:
+def _hyperparameter_table(training_arguments: Any | None, *, loss_settings: Mapping[str, Any]) -> str:
     if training_arguments is None:
         return ""
     settings = {name: getattr(training_arguments, name, None) for name in TRAINING_FIELDS}
     # max_steps decides where it is positive; otherwise the number of epochs does.
     settings["num_train_epochs" if training_arguments.max_steps > 0 else "max_steps"] = None
-    settings |= model.config.loss_settings()
+    settings |= loss_settings
     rows = [
         [f"`{name}`", _setting(value)] for name, value in settings.items() if value is not None and value is not False
     ]

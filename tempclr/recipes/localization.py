@@ -94,6 +94,15 @@ class LocalizationTrainer(TempCLRTrainer):
         assert loss is not None
         return loss, means, outputs
 
+    def objective(self) -> str | None:
+        own = {**LocalizationArguments().loss_settings(), **self.loss_settings}
+        return (
+            f"It was fine-tuned on step localization over {len(self.train_dataset)} videos: a binary cross-entropy of "
+            f"frames and steps, weight {own['unit_weight']:g}, and a sequence loss over {own['measure'].upper()} "
+            f"distances (gamma {own['gamma']:g}) of the steps as they are done against {own['num_negatives']} wrong "
+            f"orders (`{own['negatives']}`), weight {own['sequence_weight']:g}."
+        )
+
     def _video_loss(
         self, outputs: Any, labels: dict[str, Tensor], video_mask: Tensor, sentence_mask: Tensor, video: int
     ) -> dict[str, Tensor]:

@@ -98,7 +98,12 @@ def test_it_learns_to_find_the_steps(start, tmp_path):
     # One frame a step at random would be right in about a third of the cases.
     assert max(recalls) > 0.8 and trainer.state.best_metric == max(recalls)
     assert TempCLRModel.from_pretrained(tmp_path / "out").processor is not None
-    assert (tmp_path / "out" / "README.md").is_file()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert (
+        "fine-tuned on step localization over 22 videos" in card
+        and "weight 0.88" in card
+        and "| `sequence_weight`" not in card
+    )
 
 
 def test_the_trainers_loss_is_that_of_each_video(start):
