@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         model = read_few_shot_model(arguments.model).to(pick_device(arguments.device))
         what = f"model {arguments.model!r} and dataset {arguments.dataset!r}"
         check_recipe(model.config.feature_recipe, dataset_recipe(arguments.dataset), what=what)
-        num_frames = num_frames or model.config.max_num_frames
+        num_frames = model.config.max_num_frames if num_frames is None else num_frames
     measures = arguments.measures or ([None] if model is not None else ["mean_pool", "dtw", "otam", "bi_mhm"])
     results = [
         evaluate_few_shot(

@@ -91,7 +91,8 @@ def find_videos(
     """Where each video lies under ``root``: a file, or a folder of its frames as images.
 
     Sought as ``class/video`` and then as ``video`` alone, at any depth, without regard to suffix or case, blanks as
-    underscores. A Kinetics video is also found under the 11 characters of its id.
+    underscores; by its name alone an entry never gets what another one has by class and name. A Kinetics video is also
+    found under the 11 characters of its id.
 
     Returns:
         ``(found, missing)``.
@@ -104,17 +105,17 @@ def find_videos(
     if not Path(root).is_dir():
         raise InputError("no such folder of videos", file=root)
     index = _index(Path(root))
-    found, missing = {}, []
-    for entry in entries:
-        places = _places(entry, index)
-        if len(places) > 1:
-            names = f"{places[0]} and {places[1]}"
+    wanted = list(entries)
+    places = {entry: _places(index, entry, with_class=True) for entry in wanted}
+    taken = {path for of_entry in places.values() for path in of_entry}
+    for entry in (entry for entry in wanted if not places[entry]):
+        places[entry] = [path for path in _places(index, entry, with_class=False) if path not in taken]
+    for entry, of_entry in places.items():
+        if len(of_entry) > 1:
+            names = f"{of_entry[0]} and {of_entry[1]}"
             raise InputError(f"{entry.label}/{entry.video} may be {names}: leave one", file=root)
-        if places:
-            found[entry] = places[0]
-        else:
-            missing.append(entry)
-    return found, missing
+    found = {entry: of_entry[0] for entry, of_entry in places.items() if of_entry}
+    return found, [entry for entry in wanted if entry not in found]
 
 
 def _entry(line: str) -> SplitEntry | None:
@@ -144,14 +145,12 @@ def _index(root: Path) -> Mapping[str, Sequence[Path]]:
     return index
 
 
-def _places(entry: SplitEntry, index: Mapping[str, Sequence[Path]]) -> Sequence[Path]:
-    label = entry.label.rpartition("/")[2]
+def _places(index: Mapping[str, Sequence[Path]], entry: SplitEntry, *, with_class: bool) -> Sequence[Path]:
+    folder = entry.label.rpartition("/")[2] + "/" if with_class else ""
     short = _KINETICS.fullmatch(entry.video)
     names = [entry.video] if short is None else [entry.video, short[1]]
-    for key in (key for name in names for key in (f"{label}/{name}", name)):
-        if _normal(key) in index:
-            return index[_normal(key)]
-    return []
+    keys = (_normal(folder + name) for name in names)
+    return next((index[key] for key in keys if key in index), [])
 
 
 def _normal(name: str) -> str:

@@ -54,6 +54,7 @@ class FewShotProtocol:
     gamma: float = 0.1
     eps: float = 0.01
     num_frames: int | None = None
+    sampling: str = "tsn"
     class_weighted: bool = False
     shuffle_queries: bool = False
 
@@ -134,7 +135,7 @@ def evaluate_few_shot(
         model: a ``FewShotForEpisodes`` or ``FewShotModel`` whose embeddings are compared; None compares the features.
         way, shot, num_queries, num_tasks, seed, class_weighted, shuffle_queries: see :class:`FewShotProtocol`.
         gamma, eps: of the distance; None is the model's, or 0.1 and 0.01.
-        num_frames: frames sampled from each sequence; None: the model's where it needs that many, else all.
+        num_frames: frames sampled from each sequence; None takes sequences as they are.
         sampling: rule of :func:`tempclr.data.few_shot_frames.sample_frames`.
         batch_size: sequences embedded at once.
 
@@ -156,6 +157,7 @@ def evaluate_few_shot(
         gamma=_first(gamma, getattr(config, "gamma", None), 0.1),
         eps=_first(eps, getattr(config, "cosine_eps", None), 0.01),
         num_frames=num_frames,
+        sampling=sampling,
         class_weighted=class_weighted,
         shuffle_queries=shuffle_queries,
     )
@@ -223,8 +225,10 @@ def embed_sequences(model: Any, sequences: SequenceSet, *, batch_size: int = 64)
     """What ``model.embed`` makes of every sequence: ``(embeddings, lengths)``, (N, longest, d) and (N,), on its device.
 
     Raises:
-        InputError: sequences of another width than the model's, or longer than it takes.
+        InputError: sequences of another width than the model's, or longer than it takes; no batch_size.
     """
+    if batch_size < 1:
+        raise InputError(f"must be at least 1, got {batch_size}", field="batch_size")
     config = model.config
     if sequences.feature_size != config.feature_size:
         found = f"width {sequences.feature_size}, but the model takes {config.feature_size}"
@@ -270,7 +274,7 @@ def _scorer(
     frames, lengths = (part[used] for part in supports)
     query_frames, query_lengths = (frames, lengths) if queries is supports else (part[used] for part in queries)
     distances = video_distances(query_frames, frames, query_lengths, lengths, **settings).cpu().numpy()
-    _check_distances(distances)
+    _check_numbers(distances)
 
     def score(episode: Episode) -> NDArray[np.floating]:
         between = distances[place[episode.query][:, None], place[episode.support.ravel()]]
@@ -288,7 +292,7 @@ def _scorer_by_task(
         own, others = episode.query, episode.support.ravel()
         distances = video_distances(query_frames[own], frames[others], query_lengths[own], lengths[others], **settings)
         between = distances.cpu().numpy()
-        _check_distances(between)
+        _check_numbers(between)
         return -between.reshape(len(between), *episode.support.shape).mean(axis=2)
 
     return score
@@ -308,15 +312,19 @@ def _trx_scorer(model: Any, queries: tuple[Tensor, Tensor], supports: tuple[Tens
 
     was_training = model.training
     model.eval()
-    by_support = projected(supports[0])
-    by_query = by_support if queries is supports else projected(queries[0])
-    model.train(was_training)
+    try:
+        by_support = projected(supports[0])
+        by_query = by_support if queries is supports else projected(queries[0])
+    finally:
+        model.train(was_training)
 
     @torch.no_grad()
     def score(episode: Episode) -> NDArray[np.floating]:
         query, support = torch.from_numpy(episode.query), torch.from_numpy(episode.support)
         chosen = ([of.take(query[None]) for of in by_query], [of.take(support[None]) for of in by_support])
-        return model.head.logits(*chosen)[0].cpu().numpy()
+        scores = model.head.logits(*chosen)[0].cpu().numpy()
+        _check_numbers(scores)
+        return scores
 
     return score
 
@@ -343,8 +351,8 @@ def _is_right(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArra
     return (scores >= own[:, None]).sum(axis=1) == 1
 
 
-def _check_distances(distances: NDArray[np.floating]) -> None:
-    if np.isnan(distances).any():
+def _check_numbers(values: NDArray[np.floating]) -> None:
+    if np.isnan(values).any():
         raise InputError("distances hold NaN: check the features and the model's weights")
 
 

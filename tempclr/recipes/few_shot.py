@@ -23,6 +23,7 @@ from tempclr.errors import InputError
 from tempclr.evaluation.few_shot import evaluate_few_shot
 from tempclr.losses import LOSS_MEASURES
 from tempclr.models.few_shot import FewShotConfig, FewShotForEpisodes, FewShotModel
+from tempclr.models.few_shot.configuration_few_shot import HEADS
 from tempclr.recipes.running import find_checkpoint, run_training
 from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
 
@@ -37,8 +38,6 @@ __all__ = [
     "pretrain_video_only",
     "read_few_shot_model",
 ]
-
-HEADS = ("otam", "dtw", "mean_pool", "bi_mhm", "trx")
 
 
 @dataclass
@@ -136,7 +135,7 @@ class FewShotTrainer(TempCLRTrainer):
         return outputs["loss"], {name: outputs.get(name) for name in ("unit_loss", "sequence_loss")}, outputs
 
     def create_model_card(self, *positional: Any, **keywords: Any) -> None:
-        """Write ``README.md`` in the output folder: what was trained, on what, and the last numbers of the log."""
+        """Write ``README.md`` in the output folder: what was trained, its settings, and the last numbers of the log."""
         if not self.is_world_process_zero():
             return
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -210,6 +209,8 @@ def pretrain_video_only(
     """
     encoder, order = encoder or EncoderArguments(), order or OrderArguments()
     check_output_folder(training_arguments.output_dir)
+    if eval_sequences is not None:
+        _check_width(sequences, eval_sequences)
     checkpoint = find_checkpoint(training_arguments)
     set_seed(training_arguments.seed)
     given = {name: value for name, value in asdict(order).items() if value is not None}
@@ -243,8 +244,8 @@ def finetune_few_shot(
         sequences: of the training classes.
         training_arguments: a step is ``per_device_train_batch_size`` episodes; ``metric_for_best_model="accuracy"``
             keeps the model that does best on the validation classes.
-        eval_sequences: of the validation classes, measured by ``eval_accuracy`` and ``eval_half_width`` over the same
-            tasks each time.
+        eval_sequences: of the validation classes, none of which may be a training class; measured by
+            ``eval_accuracy`` and ``eval_half_width`` over the same tasks each time.
         encoder: ``init_from`` may be a folder that :func:`pretrain_video_only` wrote; None starts from scratch.
         episodes: episodes and head.
         feature_recipe, callbacks: see :func:`pretrain_video_only`.
@@ -253,7 +254,8 @@ def finetune_few_shot(
         The trainer after training.
 
     Raises:
-        InputError: too few classes or videos for the episodes; see also :func:`pretrain_video_only`.
+        InputError: too few classes or videos for the episodes, or a class in both sets; see also
+            :func:`pretrain_video_only`.
     """
     encoder, episodes = encoder or EncoderArguments(), episodes or EpisodeArguments()
     check_output_folder(training_arguments.output_dir)
@@ -269,6 +271,10 @@ def finetune_few_shot(
     )
     eval_dataset = evaluator = None
     if eval_sequences is not None:
+        _check_width(sequences, eval_sequences)
+        _check_new_classes(sequences, eval_sequences)
+        if episodes.num_eval_tasks < 1:
+            raise InputError(f"must be at least 1, got {episodes.num_eval_tasks}", field="num_eval_tasks")
         queries: dict[str, Any] = {"num_queries": episodes.num_eval_queries}
         # The loss is measured on a tenth of the tasks: one episode at a time, it takes longer than the accuracy.
         num_episodes = max(episodes.num_eval_tasks // 10, 1)
@@ -335,7 +341,7 @@ def _model(
         name = next(iter(encoder.sizes()))
         raise InputError(f"the sizes of {encoder.init_from!r} are given by it: leave them out", field=name)
     config = _config_of(start)
-    found = {"feature_size": sequences.feature_size, "max_num_frames": encoder.num_frames}
+    found = {"feature_size": sequences.feature_size, "max_num_frames": encoder.num_frames, **encoder.sizes()}
     for name, value in found.items():
         if getattr(config, name) != value:
             raise InputError(f"{start!r} has {name} {getattr(config, name)}, asked for is {value}", field=name)
@@ -347,6 +353,19 @@ def _model(
         return kind.from_pretrained(start, dtype=torch.float32, **settings)  # type: ignore[attr-defined]
     finally:
         transformers_logging.set_verbosity(verbosity)
+
+
+def _check_width(training: SequenceSet, validation: SequenceSet) -> None:
+    if validation.feature_size != training.feature_size:
+        widths = f"{validation.feature_size}, those of training {training.feature_size}"
+        raise InputError(f"holds vectors of {widths}: one model takes one width", field="eval_dataset")
+
+
+def _check_new_classes(training: SequenceSet, validation: SequenceSet) -> None:
+    shared = sorted(set(training.classes) & set(validation.classes))
+    if shared:
+        told = f"class {shared[0]!r} is a training class too ({len(shared)} in all); few-shot classes must be new"
+        raise InputError(told, field="eval_dataset")
 
 
 def _evaluator(

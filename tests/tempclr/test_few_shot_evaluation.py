@@ -147,17 +147,19 @@ def test_sequences_that_do_not_suit_the_model_are_refused(noisy, ragged):
         (wide, {"model": model}, "width 5, but the model takes 4"),
         (SequenceSet([np.zeros((7, 4))] * 9, list("abc") * 3), {"model": model}, "of 7 frames, but the model takes 6"),
         (ragged, {"model": model}, "takes sequences of exactly 6 frames"),
+        (noisy, {"model": model, "batch_size": 0}, "field 'batch_size': must be at least 1, got 0"),
         (noisy, {"measure": "trx"}, "needs a model that was trained with that head"),
     ):
         with pytest.raises(InputError, match=message):
             evaluate_few_shot(sequences, way=2, num_tasks=2, **options)
     with torch.no_grad():
         model.few_shot.projection.weight.fill_(torch.nan)
-    with pytest.raises(InputError, match="distances hold NaN"):
-        evaluate_few_shot(noisy, model=model, measure="otam", way=2, num_tasks=60)
+    for measure in ("otam", "trx"):
+        with pytest.raises(InputError, match="distances hold NaN"):
+            evaluate_few_shot(noisy, model=model, measure=measure, way=2, num_tasks=60)
 
 
 def test_frames_are_sampled_before_they_are_shuffled():
     sequences = SequenceSet([np.arange(40.0)[:, None] + 1] * 12, ["a", "b"] * 6)
     result = evaluate_few_shot(sequences, measure="dtw", num_frames=8, way=2, num_tasks=5, shuffle_queries=True)
-    assert result.protocol.num_frames == 8
+    assert (result.protocol.num_frames, result.protocol.sampling) == (8, "tsn")

@@ -109,6 +109,14 @@ def test_videos_are_found_however_they_lie(tmp_path):
         find_videos(tmp_path / "nowhere", entries)
 
 
+def test_a_name_alone_never_means_the_video_of_another_class(tmp_path):
+    """Where every class counts its videos from one, a missing video must not become another class's of that number."""
+    (tmp_path / "clap").mkdir()
+    (tmp_path / "clap" / "0001.mp4").touch()
+    clap, wave = SplitEntry("clap", "0001"), SplitEntry("wave", "0001")
+    assert find_videos(tmp_path, [wave, clap]) == ({clap: tmp_path / "clap" / "0001.mp4"}, [wave])
+
+
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory) -> Path:
     """A ResNet of bottleneck layers, as ResNet-50 has them, of random weights and small."""

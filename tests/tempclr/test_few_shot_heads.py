@@ -46,15 +46,18 @@ def test_otam_scores_losses_and_gradients_are_those_of_the_public_code(matched):
     assert relative(query.grad, matched["grad_query"]) < 1e-5
 
 
-@pytest.mark.parametrize("case", ["sq8", "rect5x8", "t1x4"])
-def test_soft_otam_of_both_ways_and_its_gradient(case: str):
+@pytest.mark.parametrize("gamma", [0.1, 0.5])
+@pytest.mark.parametrize("case", ["sq8", "rect5x8", "rect8x5", "t1x1", "t1x4", "t4x1", "t2x2"])
+def test_soft_otam_and_its_gradient_are_those_of_the_public_code(case: str, gamma: float):
     values = golden("few_shot_otam.npz")
+    published = {name: values[f"{case}/otam_hyrsm_l{gamma}/{name}"] for name in ("out", "w", "gradD")}
     cost = values[f"{case}/D"].float().requires_grad_()
-    assert relative(otam(cost, gamma=0.1, both_ways=True), values[f"{case}/otam_hyrsm_l0.1/bidir_sum"]) < 1e-5
-    one_way = otam(cost, gamma=0.1)
-    assert relative(one_way, values[f"{case}/otam_hyrsm_l0.1/out"]) < 1e-5
-    (one_way * values[f"{case}/otam_hyrsm_l0.1/w"]).sum().backward()
-    assert relative(cost.grad, values[f"{case}/otam_hyrsm_l0.1/gradD"]) < 1e-5
+    distance = otam(cost, gamma=gamma)
+    (distance * published["w"]).sum().backward()
+    assert relative(distance, published["out"]) < 1e-5
+    assert relative(cost.grad, published["gradD"]) < 1e-5
+    if gamma == 0.1:  # both ways were recorded with this softness alone
+        assert relative(otam(cost, gamma=0.1, both_ways=True), values[f"{case}/otam_hyrsm_l0.1/bidir_sum"]) < 1e-5
 
 
 def test_mean_pool_and_hausdorff_are_those_of_the_public_code(matched):
@@ -100,10 +103,16 @@ def test_trx_scores_losses_and_gradients_are_those_of_the_published_code(tag, ca
         branch.load_state_dict(stored)
         torch.testing.assert_close(branch.positions, values[f"card{cardinality}/sd/pe.pe"][0, :num_frames])
 
-    logits = head(query[None], support[order].unflatten(0, (way, -1))[None])[0]
+    supports = support[order].unflatten(0, (way, -1))
+    for cardinality, branch in zip(cardinalities, head.branches, strict=True):
+        of_branch = branch.logits(branch.project(query[None]), branch.project(supports[None]))[0]
+        assert relative(of_branch, values[f"card{cardinality}/logits"]) < 1e-5
+    logits = head(query[None], supports[None])[0]
     loss = cross_entropy(logits, values["targets"], reduction="sum")
     loss.backward()
     assert relative(logits, values["logits_mean"]) < 1e-5
+    right = logits.argmax(dim=1) == values["targets"]
+    assert right.float().mean().item() == pytest.approx(values["accuracy"].item())
     assert loss.item() == pytest.approx(values["loss_sum_over_queries"].item(), rel=1e-5)
     assert relative(query.grad, values["grad_query"]) < 1e-5
     assert relative(support.grad, values["grad_support"]) < 1e-5

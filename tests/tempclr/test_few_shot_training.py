@@ -102,6 +102,26 @@ def test_an_interrupted_pretraining_goes_on(base, tmp_path):
     resumed = pretrained(base, tmp_path / "whole", **steps, resume_from_checkpoint=str(tmp_path / "whole/checkpoint-4"))
     assert resumed.state.global_step == 8
     torch.testing.assert_close(resumed.model.linear.weight, whole.linear.weight)
+    other = VideoOnlyTrainingArguments(
+        str(tmp_path / "whole"), **{**QUIET, **steps, "resume_from_checkpoint": str(tmp_path / "whole/checkpoint-4")}
+    )
+    with pytest.raises(InputError, match="has hidden_size 32, asked for is 64"):
+        pretrain_video_only(base, training_arguments=other, encoder=EncoderArguments(hidden_size=64))
+
+
+def test_an_interrupted_training_on_episodes_goes_on(base, tmp_path):
+    def trained(**changes):
+        arguments = EpisodeTrainingArguments(
+            str(tmp_path), **{**QUIET, "max_steps": 6, "save_strategy": "steps", "save_steps": 3, **changes}
+        )
+        episodes = EpisodeArguments(num_episodes=4, num_queries=2)
+        return finetune_few_shot(
+            base, training_arguments=arguments, encoder=EncoderArguments(**SMALL), episodes=episodes
+        ).model
+
+    whole = trained()
+    resumed = trained(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    torch.testing.assert_close(resumed.few_shot.projection.weight, whole.few_shot.projection.weight)
 
 
 @pytest.mark.parametrize(("head", "start"), [("otam", "scratch"), ("dtw", "pretrained"), ("trx", "pretrained")])
@@ -139,6 +159,15 @@ def test_what_does_not_fit_the_model_to_start_from_is_refused(base, pretrained_d
     ):
         with pytest.raises(InputError, match=message):
             finetune_few_shot(sequences, training_arguments=arguments, encoder=encoder)
+    with pytest.raises(InputError, match=r"class 'order-5' is a training class too \(1 in all\)"):
+        both = {"eval_sequences": make_world(range(5, 10)), "encoder": EncoderArguments(**SMALL)}
+        finetune_few_shot(base, training_arguments=arguments, **both)
+    for train in (finetune_few_shot, pretrain_video_only):
+        with pytest.raises(InputError, match="holds vectors of 7, those of training 6"):
+            train(base, training_arguments=arguments, eval_sequences=wide, encoder=EncoderArguments(**SMALL))
+    with pytest.raises(InputError, match="field 'num_eval_tasks': must be at least 1, got 0"):
+        settings = {"eval_sequences": make_world(range(6, 11)), "episodes": EpisodeArguments(num_eval_tasks=0)}
+        finetune_few_shot(base, training_arguments=arguments, encoder=EncoderArguments(**SMALL), **settings)
     few = base.of_classes(base.classes[:3])
     with pytest.raises(InputError, match="5-way 1-shot episodes need 5 classes"):
         finetune_few_shot(few, training_arguments=arguments, encoder=EncoderArguments(**SMALL))
