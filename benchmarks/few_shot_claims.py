@@ -207,6 +207,10 @@ Any labelled sequences will do in place of `features/`: `tempclr.data.sequences.
 `--init_from`, an encoder is trained from scratch. `examples/few_shot_sensors.py` pretrains and measures in Python, on
 recordings that are at hand. All sequences of a split are held in memory.
 
+Accuracies are over 15 queries a class; `--num_queries 15 1` adds the protocol of public code, one query a class. A
+class with too few videos gives the queries it has, and is listed. Validation classes may not be training classes; which
+classes a model was trained on is not stored with it, so the test split is yours to keep apart.
+
 {speed}
 
 ## Matching with and without pretraining
