@@ -154,6 +154,6 @@ PEERS = (
     Implementation("tslearn", _tslearn, package="tslearn", loops=True),
     Implementation("dtaidistance", _dtaidistance, package="dtaidistance", loops=True),
     Implementation("librosa", _librosa, package="librosa", loops=True),
-    Implementation("aeon", _aeon, package="aeon", loops=True),
+    Implementation("aeon", _aeon, package="aeon.distances", loops=True),
     Implementation("dtw-python", _dtw_python, package="dtw", loops=True),
 )
