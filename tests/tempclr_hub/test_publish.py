@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -349,4 +348,3 @@ def test_small_parts() -> None:
     assert next_tag([]) == "v1" and next_tag(["v9", "v10", "x"]) == "v11"
     with pytest.raises(ValueError, match="kind must be one of"):
         Staged(Path("."), "space")
-    assert os.environ.get("HF_TOKEN") != SECRET
