@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from tempclr.errors import InputError
+from tempclr.similarities import check_batch_size
+from tempclr.similarities import similarity as similarity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ALIGN_MEASURES = ("dtw", "otam", "localize")
-UNIT_MEASURES = ("cosine", "dot")
-SEQUENCE_MEASURES = ("dtw", "otam", "cap_avg")
 
 
 def encode_text(
@@ -107,6 +107,30 @@ def encode_video(
     )
 
 
+def encode_videos(
+    model: Any,
+    videos: Sequence[Any],
+    *,
+    frames_per_second: float | None = None,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+) -> list[Tensor]:
+    """For each video what :func:`encode_video` gives, (num_clips, hidden_size); the bar counts videos.
+
+    Raises:
+        InputError: as :func:`encode_video`, with the place of the video in the list.
+    """
+    from tqdm.auto import tqdm
+
+    encoded = []
+    for index, video in enumerate(tqdm(videos, desc="encode videos", disable=not show_progress_bar)):
+        try:
+            encoded.append(encode_video(model, video, frames_per_second=frames_per_second, batch_size=batch_size))
+        except InputError as error:
+            raise InputError(f"video {index} of {len(videos)}: {error}") from error
+    return encoded
+
+
 def feature_hidden_states(
     model: Any,
     features: Any,
@@ -139,37 +163,6 @@ def feature_hidden_states(
         total[first : first + len(state)] += state
         count[first : first + len(state)] += 1
     return total / count
-
-
-def similarity(a: Any, b: Any, *, measure: str = "cosine", unit_similarity: str = "cosine") -> Tensor:
-    """How close every a is to every b, higher is closer: (num_a, num_b).
-
-    Measures "cosine" and "dot" compare vectors, (num_a, d) with (num_b, d). "dtw", "otam" (both ways) and "cap_avg"
-    compare sequences: lists of (length, d) tensors (one such tensor is a list of one), whose units are compared by
-    ``unit_similarity``; their similarity is the negative distance.
-
-    >>> similarity(torch.eye(2), torch.eye(2))
-    tensor([[1., 0.],
-            [0., 1.]])
-    """
-    if measure in UNIT_MEASURES:
-        from tempclr.costs import cost_matrix
-
-        return 1 - cost_matrix(_vectors(a), _vectors(b), similarity=measure)
-    if measure not in SEQUENCE_MEASURES:
-        raise InputError(f"measure must be one of {', '.join(UNIT_MEASURES + SEQUENCE_MEASURES)}, got {measure!r}")
-    from tempclr_kernels import pairwise_distances
-
-    (padded_a, lengths_a), (padded_b, lengths_b) = _padded(a), _padded(b)
-    return -pairwise_distances(
-        padded_a,
-        padded_b,
-        lengths_a,
-        lengths_b,
-        measure=measure,
-        both_ways=measure == "otam",
-        similarity=unit_similarity,
-    )
 
 
 @dataclass
@@ -386,8 +379,7 @@ def _in_batches(
     """Run ``encode`` on batches of indices, longest first so that a batch is padded little; rows in the given order."""
     from tqdm.auto import tqdm
 
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    check_batch_size(batch_size)
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     rows: dict[int, Tensor] = {}
     with evaluating(model), tqdm(total=len(order), desc=bar, disable=bar is None) as progress:
@@ -410,15 +402,3 @@ def evaluating(model: Any) -> Iterator[None]:
         # One by one: parts that someone froze in evaluation mode stay so.
         for module in was_training:
             module.training = True
-
-
-def _vectors(values: Any) -> Tensor:
-    return torch.as_tensor(values).detach().float()
-
-
-def _padded(sequences: Any) -> tuple[Tensor, Tensor]:
-    if getattr(sequences, "ndim", None) == 2:
-        sequences = [sequences]
-    vectors = [_vectors(sequence) for sequence in sequences]
-    lengths = torch.tensor([len(sequence) for sequence in vectors], device=vectors[0].device)
-    return torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True), lengths

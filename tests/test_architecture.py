@@ -19,11 +19,15 @@ MAX_LINES = 450
 LAYERS = {
     "errors": 0,
     "kernels": 0,
+    "distributed": 0,
+    "seeded_draws": 0,
     "costs": 1,
     "negatives": 1,
     "models": 1,
     "losses": 2,
+    "tclr_losses": 2,
     "mini_batches": 2,
+    "similarities": 2,
     "localization_loss": 2,
     "data": 3,
     "plots": 3,
@@ -39,12 +43,14 @@ LAYERS = {
 # Edges that go the other way, allowed only inside a function: they load when used, so no import is circular.
 LAZY_EDGES = {
     ("models", "losses"),
+    ("models", "tclr_losses"),
     ("models", "inference"),
     ("inference", "evaluation"),
     ("trainer", "hub"),
     ("plots", "inference"),
 }
 EXPORTED_FUNCTIONS = {"dtw", "otam", "alignment", "pairwise_distances", "unit_loss", "sequence_loss", "tempclr_loss"}
+EXPORTED_FUNCTIONS.add("tclr_loss")
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -137,6 +137,7 @@ class EpisodeDataset(torch.utils.data.Dataset):
         self.sampling, self.training, self.epoch = sampling, training, 0
 
     def set_epoch(self, epoch: int) -> None:
+        """What is drawn from now on is that of this epoch; the Trainer says so."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -184,6 +185,7 @@ class FrameDataset(torch.utils.data.Dataset):
         self.seed, self.training, self.epoch = seed, training, 0
 
     def set_epoch(self, epoch: int) -> None:
+        """What is drawn from now on is that of this epoch; the Trainer says so."""
         self.epoch = epoch
 
     def __len__(self) -> int:

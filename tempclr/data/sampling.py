@@ -130,6 +130,7 @@ class ParagraphDataset:
         self.drop_overlapping, self.seed, self.epoch = drop_overlapping, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
+        """What is drawn from now on is that of this epoch; the Trainer says so."""
         self.epoch = epoch
 
     def __len__(self) -> int:

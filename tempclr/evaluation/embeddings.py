@@ -85,6 +85,7 @@ class Embeddings:
 
     @property
     def background(self) -> str:
+        """``"removed"`` for annotated segments, ``"kept"`` for windows over the whole video."""
         return "removed" if self.window_seconds is None else "kept"
 
 

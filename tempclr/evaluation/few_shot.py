@@ -66,9 +66,11 @@ class FewShotProtocol:
 
     @property
     def name(self) -> str:
+        """Task and measure, as ``few-shot/5-way-1-shot/otam``."""
         return f"few-shot/{self.way}-way-{self.shot}-shot/{self.measure}"
 
     def to_dict(self) -> dict[str, Any]:
+        """The name and every setting, for a results file."""
         return {"name": self.name} | asdict(self)
 
 

@@ -71,6 +71,7 @@ class LossArguments:
     cosine_eps: float | None = field(default=None, metadata={"help": "added to the norms in the cosine cost"})
 
     def given(self) -> dict[str, Any]:
+        """The settings that were given, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 

@@ -130,7 +130,6 @@ def test_video_is_cut_into_consecutive_clips(model):
         (np.zeros((3, 4)), r"non-empty \(T, 3\) array for this model, got shape \(3, 4\)"),
         (np.zeros((0, 3)), r"got shape \(0, 3\)"),
         (np.zeros(3), r"video must be a file, uint8 frames.*got shape \(3,\)"),
-        ([1, 2], "got list"),
         (
             np.zeros((2, 4, 4, 3), np.uint8),
             r"does not record how its features are made \(video_config.feature_recipe\)",
@@ -141,6 +140,33 @@ def test_video_is_cut_into_consecutive_clips(model):
 def test_other_videos_are_refused(model, video, message):
     with pytest.raises(InputError, match=message):
         encode_video(model, video)
+
+
+def test_a_list_of_videos_gives_a_list(model, capsys):
+    videos = [features(length) for length in (9, 1, 4)]
+    encoded = model.encode_video(videos, batch_size=2, show_progress_bar=True)
+    assert "encode videos: 100%" in capsys.readouterr().err
+    assert [len(one) for one in encoded] == [3, 1, 1]
+    for video, one in zip(videos, encoded, strict=True):
+        close(one, encode_video(model, video))
+    assert model.encode_video([]) == []
+    with pytest.raises(InputError, match=r"video 1 of 2: features must be a non-empty \(T, 3\) array"):
+        model.encode_video([features(2), features(2)[:, :1]])
+    with pytest.raises(InputError, match=r"video 0 of 2: video must be a file.*got int"):
+        model.encode_video([1, 2])
+
+
+def test_arrays_instead_of_tensors(model):
+    sentences = model.encode_text(SENTENCES, convert_to_numpy=True)
+    assert isinstance(sentences, np.ndarray) and sentences.dtype == np.float32
+    np.testing.assert_array_equal(sentences, model.encode_text(SENTENCES).numpy())
+    assert model.encode_text([], convert_to_numpy=True).shape == (0, 16)
+    videos = model.encode_video([features(9), features(4)], convert_to_numpy=True)
+    assert [type(one) for one in videos] == [np.ndarray, np.ndarray]
+    np.testing.assert_array_equal(model.encode_video(features(9), convert_to_numpy=True), videos[0])
+    found = model.similarity([sentences], videos, measure="dtw", convert_to_numpy=True)
+    assert isinstance(found, np.ndarray) and found.shape == (1, 2)
+    np.testing.assert_array_equal(found, model.similarity([sentences], videos, measure="dtw").numpy())
 
 
 @pytest.mark.parametrize(("length", "window", "stride"), [(9, None, None), (4, None, None), (2, None, 1), (7, 3, 3)])
@@ -188,6 +214,46 @@ def test_similarity_of_sequences(model):
     best = torch.stack([torch.stack([similarity(own, other).amax(1).mean() for other in b]) for own in a])
     torch.testing.assert_close(similarity(a, b, measure="cap_avg"), best, rtol=1e-4, atol=1e-5)
     assert similarity(a[0], b, measure="dtw").shape == (1, 3)
+
+
+@pytest.mark.parametrize("measure", ["dtw", "otam", "cap_avg"])
+def test_sequences_are_compared_in_batches(model, measure, capsys):
+    a = [torch.randn(length, 16) for length in (3, 1, 4, 2, 2)]
+    b = [torch.randn(length, 16) for length in (2, 4)]
+    whole = similarity(a, b, measure=measure)
+    assert capsys.readouterr().err == ""
+    close(similarity(a, b, measure=measure, batch_size=2, show_progress_bar=True), whole)
+    assert "similarity: 100%" in capsys.readouterr().err
+
+
+def test_similarities_of_nothing():
+    for measure in ("cosine", "dtw"):
+        assert similarity([], [], measure=measure).shape == (0, 0)
+    assert similarity(torch.zeros(0, 4), torch.eye(4)).shape == (0, 4)
+    assert similarity([torch.eye(4)], [], measure="otam").shape == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("a", "measure", "message"),
+    [
+        ([torch.eye(4), torch.eye(4)[:2]], "cosine", "'cosine' compares vectors, got a list of sequences: dtw, otam"),
+        (torch.ones(4), "dot", r"'dot' compares vectors, \(n, d\); got shape \(4,\)"),
+        ([torch.ones(4)], "dtw", r"'dtw' compares sequences.*entry 0 has shape \(4,\)"),
+        ([torch.eye(4), torch.zeros(0, 4)], "otam", r"entry 1 has shape \(0, 4\)"),
+    ],
+)
+def test_vectors_and_sequences_are_told_apart(a, measure, message):
+    with pytest.raises(InputError, match=message):
+        similarity(a, torch.eye(4), measure=measure)
+
+
+def test_a_list_of_vectors_will_do():
+    assert torch.equal(similarity(list(torch.eye(3)), np.eye(3)), torch.eye(3))
+
+
+def test_similarity_checks_its_batch_size():
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+        similarity([torch.eye(2)], [torch.eye(2)], measure="dtw", batch_size=0)
 
 
 def test_unknown_measures_are_named():

@@ -45,6 +45,8 @@ class FewShotEpisodeOutput(ModelOutput):
 
 
 class FewShotPreTrainedModel(PreTrainedModel):
+    """What the few-shot models share: configuration, first weights, saving and loading."""
+
     config: FewShotConfig
     config_class = FewShotConfig
     base_model_prefix = "few_shot"

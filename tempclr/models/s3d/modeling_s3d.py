@@ -132,6 +132,8 @@ class S3DBlock(GradientCheckpointingLayer):
 
 
 class S3DPreTrainedModel(PreTrainedModel):
+    """What the towers and the model of both share: configuration, first weights, saving and loading."""
+
     config: S3DConfig
     config_class = S3DConfig
     base_model_prefix = "s3d"

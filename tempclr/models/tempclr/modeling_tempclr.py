@@ -193,6 +193,7 @@ class TempCLRModel(TempCLRPreTrainedModel):
         clip_sentence_index: torch.Tensor | None = None,
         return_loss: bool | None = None,
         output_clip_hidden_states: bool = False,
+        order_seeds: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | TempCLROutput:
         """Embed sentences and clips, given as pairs or as paragraphs. Masks: bool or int, 1 = real, default all real.
@@ -203,6 +204,7 @@ class TempCLRModel(TempCLRPreTrainedModel):
 
         ``return_loss``: None means in training mode only, so that a plain ``transformers.Trainer`` can train the model.
         ``output_clip_hidden_states``: also the last layer at each feature, shaped as the features are.
+        ``order_seeds`` (B,): what each paragraph's negative orders are drawn by; None: the global generator.
 
         Raises:
             ValueError: one of the two inputs is missing, or one has the shape of pairs and the other of paragraphs.
@@ -225,6 +227,7 @@ class TempCLRModel(TempCLRPreTrainedModel):
                 sentence_mask=sentence_mask,
                 clip_mask=clip_mask,
                 clip_sentence_index=clip_sentence_index,
+                order_seeds=order_seeds,
                 **self.config.loss_settings(),
             )
         return TempCLROutput(
@@ -254,23 +257,46 @@ class TempCLRModel(TempCLRPreTrainedModel):
             self.processor.save_pretrained(save_directory)
 
     def encode_text(
-        self, sentences: str | Sequence[str], *, batch_size: int = 64, show_progress_bar: bool = False
-    ) -> torch.Tensor:
-        """One vector a sentence, (n, hidden_size) float32 on the CPU: see ``tempclr.inference.encode_text``."""
-        return _inference().encode_text(self, sentences, batch_size=batch_size, show_progress_bar=show_progress_bar)
+        self,
+        sentences: str | Sequence[str],
+        *,
+        batch_size: int = 64,
+        show_progress_bar: bool = False,
+        convert_to_numpy: bool = False,
+    ) -> Any:
+        """One vector a sentence, (n, hidden_size) float32 on the CPU: see ``tempclr.inference.encode_text``.
 
-    def encode_video(self, video: Any, **options: Any) -> torch.Tensor:
-        """One vector a clip of a file, of frames or of features: see ``tempclr.inference.encode_video``."""
-        return _inference().encode_video(self, video, **options)
+        ``convert_to_numpy``: an array instead of a tensor, here and in ``encode_video`` and ``similarity``.
+        """
+        options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+        return _returned(_inference().encode_text(self, sentences, **options), convert_to_numpy)
 
-    def similarity(self, a: Any, b: Any, *, measure: str | None = None) -> torch.Tensor:
+    def encode_video(self, video: Any, *, convert_to_numpy: bool = False, **options: Any) -> Any:
+        """One vector a clip of a file, of frames or of features: see ``tempclr.inference.encode_video``.
+
+        A list or tuple of videos gives a list, one entry a video, which ``similarity`` takes as it is: see
+        ``tempclr.inference.encode_videos``.
+        """
+        encode = _inference().encode_videos if isinstance(video, (list, tuple)) else _inference().encode_video
+        return _returned(encode(self, video, **options), convert_to_numpy)
+
+    def similarity(
+        self, a: Any, b: Any, *, measure: str | None = None, convert_to_numpy: bool = False, **options: Any
+    ) -> Any:
         """Similarity of every a to every b, higher is closer: see ``tempclr.inference.similarity``."""
         own = self.config.similarity
-        return _inference().similarity(a, b, measure=measure or own, unit_similarity=own)
+        found = _inference().similarity(a, b, measure=measure or own, unit_similarity=own, **options)
+        return _returned(found, convert_to_numpy)
 
     def align(self, video: Any, sentences: Sequence[str], *, measure: str = "dtw", **options: Any) -> Any:
         """When each sentence happens in the video: see ``tempclr.inference.align``."""
         return _inference().align(self, video, sentences, measure=measure, **options)
+
+
+def _returned(values: torch.Tensor | list[torch.Tensor], convert_to_numpy: bool) -> Any:
+    if not convert_to_numpy:
+        return values
+    return [one.numpy() for one in values] if isinstance(values, list) else values.cpu().numpy()
 
 
 def _check_shapes(input_ids: torch.Tensor | None, video_features: torch.Tensor | None) -> None:

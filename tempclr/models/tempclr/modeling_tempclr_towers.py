@@ -249,6 +249,8 @@ class TempCLRVideoEmbeddings(TempCLREmbeddings):
 
 
 class TempCLRPreTrainedModel(PreTrainedModel):
+    """What the towers and the model of both share: configuration, first weights, saving and loading."""
+
     config: TempCLRConfig
     config_class = TempCLRConfig
     base_model_prefix = "tempclr"
