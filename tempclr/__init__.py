@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tempclr.models.s3d import S3DConfig as S3DConfig
     from tempclr.models.s3d import S3DModel as S3DModel
     from tempclr.models.s3d import S3DProcessor as S3DProcessor
+    from tempclr.models.tclr import TCLRConfig as TCLRConfig
+    from tempclr.models.tclr import TCLRForVideoClassification as TCLRForVideoClassification
+    from tempclr.models.tclr import TCLRModel as TCLRModel
     from tempclr.models.tempclr import TempCLRConfig as TempCLRConfig
     from tempclr.models.tempclr import TempCLRModel as TempCLRModel
     from tempclr.models.tempclr import TempCLRProcessor as TempCLRProcessor
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from tempclr.models.tempclr import TempCLRTextModel as TempCLRTextModel
     from tempclr.models.tempclr import TempCLRVideoConfig as TempCLRVideoConfig
     from tempclr.models.tempclr import TempCLRVideoModel as TempCLRVideoModel
+    from tempclr.models.video_resnet import VideoResNetConfig as VideoResNetConfig
+    from tempclr.models.video_resnet import VideoResNetModel as VideoResNetModel
+    from tempclr.tclr_losses import tclr_loss as tclr_loss
     from tempclr.trainer import TempCLRTrainer as TempCLRTrainer
     from tempclr.trainer import TempCLRTrainingArguments as TempCLRTrainingArguments
     from tempclr_kernels import alignment as alignment
@@ -46,6 +52,7 @@ _HOME = {
     "unit_loss": "tempclr.losses",
     "sequence_loss": "tempclr.losses",
     "tempclr_loss": "tempclr.losses",
+    "tclr_loss": "tempclr.tclr_losses",
     "Alignment": "tempclr.inference",
     "FewShotConfig": "tempclr.models.few_shot",
     "FewShotForEpisodes": "tempclr.models.few_shot",
@@ -53,6 +60,9 @@ _HOME = {
     "S3DConfig": "tempclr.models.s3d",
     "S3DModel": "tempclr.models.s3d",
     "S3DProcessor": "tempclr.models.s3d",
+    "TCLRConfig": "tempclr.models.tclr",
+    "TCLRForVideoClassification": "tempclr.models.tclr",
+    "TCLRModel": "tempclr.models.tclr",
     "TempCLRConfig": "tempclr.models.tempclr",
     "TempCLRTextConfig": "tempclr.models.tempclr",
     "TempCLRVideoConfig": "tempclr.models.tempclr",
@@ -60,6 +70,8 @@ _HOME = {
     "TempCLRTextModel": "tempclr.models.tempclr",
     "TempCLRVideoModel": "tempclr.models.tempclr",
     "TempCLRProcessor": "tempclr.models.tempclr",
+    "VideoResNetConfig": "tempclr.models.video_resnet",
+    "VideoResNetModel": "tempclr.models.video_resnet",
     "TempCLRTrainer": "tempclr.trainer",
     "TempCLRTrainingArguments": "tempclr.trainer",
 }

@@ -27,6 +27,7 @@ LAYERS = {
     "losses": 2,
     "tclr_losses": 2,
     "mini_batches": 2,
+    "finite_checks": 2,
     "similarities": 2,
     "localization_loss": 2,
     "data": 3,
@@ -49,8 +50,8 @@ LAZY_EDGES = {
     ("trainer", "hub"),
     ("plots", "inference"),
 }
-EXPORTED_FUNCTIONS = {"dtw", "otam", "alignment", "pairwise_distances", "unit_loss", "sequence_loss", "tempclr_loss"}
-EXPORTED_FUNCTIONS.add("tclr_loss")
+EXPORTED_FUNCTIONS = {"dtw", "otam", "alignment", "pairwise_distances"}
+EXPORTED_FUNCTIONS |= {"unit_loss", "sequence_loss", "tempclr_loss", "tclr_loss"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -37,10 +37,20 @@ FAMILIES: dict[str, dict[str, dict[str, str]]] = {
         "AutoProcessor": {"S3DConfig": "S3DProcessor"},
         "AutoTokenizer": {"S3DConfig": "S3DTokenizer"},
     },
+    "tclr": {
+        "AutoConfig": {"TCLRConfig": "TCLRConfig"},
+        "AutoModel": {"TCLRConfig": "TCLRModel"},
+        "AutoModelForVideoClassification": {"TCLRConfig": "TCLRForVideoClassification"},
+    },
+    "video_resnet": {
+        "AutoConfig": {"VideoResNetConfig": "VideoResNetConfig"},
+        "AutoModel": {"VideoResNetConfig": "VideoResNetModel"},
+    },
 }
 AUTO_MODULES = {
     "AutoConfig": "transformers.models.auto.configuration_auto",
     "AutoModel": "transformers.models.auto.modeling_auto",
+    "AutoModelForVideoClassification": "transformers.models.auto.modeling_auto",
     "AutoProcessor": "transformers.models.auto.processing_auto",
     "AutoTokenizer": "transformers.models.auto.tokenization_auto",
 }
