@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from tempclr.data.files import atomic_path
@@ -188,6 +189,15 @@ class TempCLRTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         steps = getattr(self.args, "schedule_steps", None)
         return super().create_scheduler(num_training_steps if steps is None else steps, optimizer)
+
+    # Note [The state comes last]: of a checkpoint's files the Trainer writes its state last, so that a folder without it
+    # is half-written. That holds only where no earlier state is there: a step that comes again, after a run went back to
+    # an older checkpoint, is written over the files of the first time.
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        checkpoint = Path(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
+        if self.args.should_save:
+            Path(checkpoint, TRAINER_STATE_NAME).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)

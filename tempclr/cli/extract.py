@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=("float32", "bfloat16"), help="of the encoder (default: float32, on CUDA bfloat16)"
     )
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument(
+        "--isolate_decoding", action="store_true", help="decode in processes with limits: for videos of unknown origin"
+    )
     parser.add_argument("--skip_bad_rows", action="store_true", help="leave bad rows and videos out, and list them")
 
 
@@ -53,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         precision=arguments.precision,
         skip_bad_rows=arguments.skip_bad_rows,
+        isolate_decoding=arguments.isolate_decoding,
     )
     for reason in report.reasons:
         print(f"left out: {reason}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from typing import Any
@@ -144,6 +144,7 @@ class FeatureExtractor:
         device: None is CUDA where there is one.
         batch_size: frames at a time; at least one clip.
         backbone: the recipe's, if it is loaded already.
+        decode: how a file is decoded: a function as :func:`tempclr.data.video.iterate_frames`, the default.
         precision: ``"float32"`` or ``"bfloat16"``; None is float32 on a CPU and bfloat16 on CUDA. In bfloat16 features
             agree with those in float32 to two or three digits only.
 
@@ -163,6 +164,7 @@ class FeatureExtractor:
         batch_size: int = 32,
         backbone: Backbone | None = None,
         precision: str | None = None,
+        decode: Callable[..., Iterator[tuple[float, np.ndarray]]] = iterate_frames,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
@@ -175,7 +177,7 @@ class FeatureExtractor:
         loaded = dict(zip(names, (backbone.sha256, backbone.pooling, backbone.frames_per_clip), strict=True))
         asked = {name: getattr(recipe, name) for name in names}
         check_recipe(asked, loaded, what=f"the wanted and the loaded backbone {recipe.backbone!r}")
-        self.recipe, self.num_features = recipe, backbone.num_features
+        self.recipe, self.num_features, self.decode = recipe, backbone.num_features, decode
         self.batch_size = max(batch_size // recipe.frames_per_clip, 1) * recipe.frames_per_clip
         self.device = pick_device(device)
         self._in_bfloat16 = precision == "bfloat16" or (precision is None and self.device.type == "cuda")
@@ -216,7 +218,7 @@ class FeatureExtractor:
         elif frames_per_second is not None:
             raise InputError("frames_per_second is for frames; a file has its own", file=video)
         else:
-            decoded = iterate_frames(video, frames_per_second=self.recipe.frames_per_second, num_threads=1)
+            decoded = self.decode(video, frames_per_second=self.recipe.frames_per_second, num_threads=1)
             frames = (frame for _, frame in decoded)
         return self._batches(frames)
 

@@ -23,9 +23,11 @@ from torch import Tensor
 from tempclr.data.backbones import EFFICIENTNET_LITE0, load_backbone
 from tempclr.data.extractor import FeatureExtractor, FeatureRecipe
 from tempclr.data.files import atomic_path, check_output_folder
+from tempclr.data.isolated_decoding import IsolatedDecoder
 from tempclr.data.prefetch import Prefetched
 from tempclr.data.row_files import FAULT, data_files, load_rows, looks_like_rows, row_source, split_names
 from tempclr.data.rows import RECIPE_FILE, Paragraph, check_recipe, dataset_recipe, read_paragraph
+from tempclr.data.video import iterate_frames
 from tempclr.errors import InputError
 
 __all__ = ["ExtractionReport", "FeatureExtractor", "FeatureRecipe", "extract_features"]
@@ -96,6 +98,7 @@ def extract_features(
     device: str | None = None,
     precision: str | None = None,
     skip_bad_rows: bool = False,
+    isolate_decoding: bool = False,
     show_progress_bar: bool = True,
 ) -> ExtractionReport:
     """Make features of many videos; a run that was interrupted goes on where it stopped.
@@ -114,6 +117,8 @@ def extract_features(
         batch_size, precision: see :class:`FeatureExtractor`.
         num_workers: videos worked on at the same time; None is one a CPU core, with a GPU at most four.
         skip_bad_rows: leave out rows and videos that are bad, and say which; otherwise the first one stops the run.
+        isolate_decoding: decode in processes of their own, with limits on time and memory, for videos of unknown
+            origin: see :class:`tempclr.data.isolated_decoding.IsolatedDecoder`.
 
     Raises:
         InputError: bad rows or videos, or an output folder whose features were made by another recipe.
@@ -137,12 +142,15 @@ def extract_features(
         l2_normalize=l2_normalize,
     )
     _claim(output, recipe)
-    extractor = FeatureExtractor(recipe, device=device, batch_size=batch_size, backbone=encoder, precision=precision)
     rows = [row for split_rows in splits.values() for row in split_rows]
     videos_of = _by_video(rows, skip_bad_rows)
     todo = [group for group in videos_of if not _is_done(group[0], output, dtype)]
-    settings = _RunSettings(num_workers or _num_cores(extractor.device.type), skip_bad_rows, show_progress_bar)
-    _encode_all(todo, extractor, output, dtype, settings)
+    with _decoder(isolate_decoding) as decode:
+        extractor = FeatureExtractor(
+            recipe, device=device, batch_size=batch_size, backbone=encoder, precision=precision, decode=decode
+        )
+        settings = _RunSettings(num_workers or _num_cores(extractor.device.type), skip_bad_rows, show_progress_bar)
+        _encode_all(todo, extractor, output, dtype, settings)
     num_rows = sum(_write_rows(name, split_rows, output, recipe, skip_bad_rows) for name, split_rows in splits.items())
     faults += [row.fault for row in rows if row.fault is not None]
     if not num_rows:
@@ -151,6 +159,15 @@ def extract_features(
     return ExtractionReport(
         len(todo) - num_failed, len(videos_of) - len(todo), num_rows, [str(fault) for fault in faults]
     )
+
+
+@contextmanager
+def _decoder(isolated: bool) -> Iterator[Callable[..., Iterator[tuple[float, np.ndarray]]]]:
+    if not isolated:
+        yield iterate_frames
+        return
+    with IsolatedDecoder() as decoder:
+        yield decoder.iterate_frames
 
 
 def _num_cores(device_type: str) -> int:
@@ -256,7 +273,11 @@ def _is_done(row: _Row, output: Path, dtype: str) -> bool:
     file = _feature_file(output, row)
     if not file.exists() or not row.video.exists() or file.stat().st_mtime <= row.video.stat().st_mtime:
         return False
-    return np.load(file, mmap_mode="r", allow_pickle=False).dtype == dtype
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False).dtype == dtype
+    except (ValueError, OSError, EOFError) as error:
+        _log.warning("%s is damaged and made again: %s", file, error)
+        return False
 
 
 def _encode_all(
@@ -346,7 +367,7 @@ def _write_rows(name: str, rows: list[_Row], output: Path, recipe: FeatureRecipe
 def _line(row: _Row, output: Path, recipe: FeatureRecipe) -> Mapping[str, Any]:
     file, rate = _feature_file(output, row), recipe.features_per_second
     if row.paragraph is not None:  # its spans are checked against the length that is known only now
-        replace(row.paragraph, features=np.load(file), features_per_second=rate)
+        replace(row.paragraph, features=np.load(file, allow_pickle=False), features_per_second=rate)
     added = {
         "video": Path(os.path.relpath(row.video, output)).as_posix(),
         "features_path": file.relative_to(output).as_posix(),

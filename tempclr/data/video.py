@@ -22,6 +22,15 @@ Pathish = str | PathLike[str]
 # and the last frame's own duration is often left out.
 MISSING_SECONDS_ALLOWED = 1.0
 
+# Note [What a video file may ask for]: a few damaged or hostile bytes can announce a picture of gigabytes, or a frame
+# days after the last one, which would be repeated at every tick until then. Playlists and scripts name other files and
+# addresses, and are told by their content, whatever their name: only containers that hold their frames are opened.
+MAX_PIXELS = 8192 * 8192
+MAX_PAUSE_SECONDS = 3600.0
+MAX_SECONDS = 48 * 3600.0
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,rm,dv,nut,mxf,wtv,gif,ivf,h264,hevc,wav,mp3,flac,aac"
+_OPENING = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -73,8 +82,9 @@ def iterate_frames(
         ``(timestamp_seconds, frame)``, the frame uint8 RGB ``(height, width, 3)``, turned upright if the file says so.
 
     Raises:
-        InputError: the file is missing, empty, not a video, holds no frame, breaks while decoding, or ends more than a
-            second before the time its header announces (a cut-off download).
+        InputError: the file is missing, empty, not a video, holds no frame, breaks while decoding, ends more than a
+            second before the time its header announces (a cut-off download), or asks for pictures or pauses beyond
+            ``MAX_PIXELS``, ``MAX_PAUSE_SECONDS`` and ``MAX_SECONDS``.
 
     >>> for timestamp_seconds, frame in iterate_frames("clip.mp4", frames_per_second=4):  # doctest: +SKIP
     ...     print(timestamp_seconds, frame.shape)
@@ -196,10 +206,14 @@ def _opened(path: Pathish) -> Iterator[tuple[Any, Any]]:
 
     _check_file(path)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), container_options=_OPENING, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise InputError("holds no video stream", file=path)
-            yield container, container.streams.video[0]
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise InputError("its video is of a codec that PyAV does not know, or its header is damaged", file=path)
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            yield container, stream
     except av.error.FFmpegError as error:
         raise InputError(f"cannot be read as video ({_reason(error)}): not a video, or cut off", file=path) from error
 
@@ -224,8 +238,11 @@ def _announced_seconds(container: Any, stream: Any) -> float | None:
         return float(stream.duration * stream.time_base)
     tag = stream.metadata.get("DURATION")  # Matroska and WebM write it per stream, as 00:00:20.500000000
     if tag:
-        hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        try:
+            hours, minutes, seconds = tag.split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        except ValueError:  # damaged: how much is missing cannot be told by it
+            return None
     if container.duration and len(container.streams) == 1:
         return container.duration / 1_000_000
     return None
@@ -237,7 +254,7 @@ def _iterate(path: Pathish, rate: float | None, num_threads: int) -> Iterator[tu
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = num_threads
         to_array = _FrameReader()
-        timeline = _Timeline(container, stream)
+        timeline = _Timeline(container, stream, path)
         for seconds, frame in timeline.all_frames() if rate is None else timeline.on_ticks(rate):
             yield seconds, to_array(frame)
     if timeline.end_seconds == 0.0:
@@ -250,8 +267,8 @@ def _iterate(path: Pathish, rate: float | None, num_threads: int) -> Iterator[tu
 class _Timeline:
     """Decoded frames in display order, time counted from the first; ``end_seconds`` is how far decoding has come."""
 
-    def __init__(self, container: Any, stream: Any) -> None:
-        self._frames = container.decode(stream)
+    def __init__(self, container: Any, stream: Any, path: Pathish) -> None:
+        self._frames, self._path = container.decode(stream), path
         self._frame_seconds = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(25)))
         self.end_seconds = 0.0
 
@@ -262,9 +279,15 @@ class _Timeline:
                 continue
             first = frame.time if first is None else first
             seconds = frame.time - first
+            self._check(seconds)
             lasts = float(frame.duration * frame.time_base) if frame.duration else self._frame_seconds
-            self.end_seconds = max(self.end_seconds, seconds + lasts)
+            self.end_seconds = max(self.end_seconds, seconds + min(lasts, MAX_PAUSE_SECONDS))
             yield seconds, frame
+
+    def _check(self, seconds: float) -> None:
+        if seconds > min(self.end_seconds + MAX_PAUSE_SECONDS, MAX_SECONDS):
+            found = f"a frame at {seconds:.0f} s, the one before ends at {self.end_seconds:.0f} s"
+            raise InputError(f"its times are damaged, or it is too long: {found}", file=self._path)
 
     # Note [Frames are sampled by time]: the frame at time t is the one on screen then, the last whose timestamp is
     # <= t, never "every n-th". A telephone's video of variable rate would otherwise drift away from the sentences.

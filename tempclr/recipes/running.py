@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
+from typing import Any
+
+from transformers.trainer import TRAINER_STATE_NAME
 
 from tempclr.errors import InputError
+from tempclr.recipes.checkpoints import checkpoint_fault, checkpoint_step
 from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
 
 __all__ = ["find_checkpoint", "run_training"]
 
-STATE_FILE = "trainer_state.json"  # the last file of a checkpoint to be written: with it, the checkpoint is whole
+_log = logging.getLogger(__name__)
 
 
 def run_training(trainer: TempCLRTrainer, *, checkpoint: str | None = None) -> None:
@@ -38,34 +43,45 @@ def run_training(trainer: TempCLRTrainer, *, checkpoint: str | None = None) -> N
 def find_checkpoint(training_arguments: TempCLRTrainingArguments) -> str | None:
     """The whole checkpoint that ``resume_from_checkpoint`` asks for: a folder, or ``"last"`` for the newest one.
 
+    A newest one that is not whole (see :func:`tempclr.recipes.checkpoints.checkpoint_fault`) is passed over with a
+    warning that names it; one that was named is an error.
+
     Raises:
         InputError: there is none.
     """
-    given = training_arguments.resume_from_checkpoint
+    given, field = training_arguments.resume_from_checkpoint, "resume_from_checkpoint"
     if given is None:
         return None
     if given == "last":
-        folder = Path(training_arguments.output_dir)
-        whole = [file.parent for file in folder.glob(f"checkpoint-*/{STATE_FILE}") if _step(file.parent) is not None]
-        if not whole:
-            raise InputError(f"no checkpoint in {folder} to resume from", field="resume_from_checkpoint")
-        return str(max(whole, key=lambda checkpoint: _step(checkpoint) or 0))
+        return _newest(Path(training_arguments.output_dir), training_arguments)
     if not Path(given).is_dir():
-        raise InputError(f"no checkpoint folder {given!r}", field="resume_from_checkpoint")
-    if not Path(given, STATE_FILE).is_file():
-        raise InputError(f"{given!r} is no checkpoint: it has no {STATE_FILE}", field="resume_from_checkpoint")
+        raise InputError(f"no checkpoint folder {given!r}", field=field)
+    fault = checkpoint_fault(given, **_parts(training_arguments))
+    if fault is not None:
+        raise InputError(f"{given!r} is no whole checkpoint: {fault}", field=field)
     return given
 
 
-def _step(checkpoint: Path) -> int | None:
-    number = checkpoint.name.removeprefix("checkpoint-")
-    return int(number) if number.isdecimal() else None
+def _newest(folder: Path, training_arguments: TempCLRTrainingArguments) -> str:
+    found = {step: path for path in folder.glob("checkpoint-*") if (step := checkpoint_step(path)) is not None}
+    for step in sorted(found, reverse=True):
+        fault = checkpoint_fault(found[step], **_parts(training_arguments))
+        if fault is None:
+            return str(found[step])
+        _log.warning("%s is passed over, it is not whole: %s", found[step], fault)
+    told = f"no whole checkpoint in {folder}" if found else f"no checkpoint in {folder}"
+    raise InputError(f"{told} to resume from", field="resume_from_checkpoint")
+
+
+def _parts(training_arguments: TempCLRTrainingArguments) -> dict[str, Any]:
+    with_optimizer = not training_arguments.save_only_model
+    return {"with_optimizer": with_optimizer, "num_ranks": training_arguments.world_size}
 
 
 def _drop_half_written(trainer: TempCLRTrainer) -> None:
     """Remove the checkpoint that was being written when training was interrupted."""
     checkpoint = Path(trainer.args.output_dir, f"checkpoint-{trainer.state.global_step}")
-    if trainer.is_world_process_zero() and checkpoint.is_dir() and not (checkpoint / STATE_FILE).is_file():
+    if trainer.is_world_process_zero() and checkpoint.is_dir() and not (checkpoint / TRAINER_STATE_NAME).is_file():
         shutil.rmtree(checkpoint)
 
 

@@ -1,0 +1,150 @@
+"""Which checkpoint a run goes on from: the newest that is whole, whatever a killed process has left of others."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tempclr.errors import InputError
+from tempclr.recipes.checkpoints import checkpoint_fault
+from tempclr.recipes.pretraining import ModelArguments, pretrain
+from tempclr.recipes.running import find_checkpoint
+from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
+
+sys.path.insert(0, str(Path(__file__).parent))
+import training_world as world
+
+TINY = {"hidden_size": 16, "num_text_layers": 1, "num_video_layers": 1, "num_attention_heads": 2, "vocab_size": 80}
+STEPS = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "use_cpu": True, "disable_tqdm": True}
+
+
+def arguments(folder, **changes):
+    return TempCLRTrainingArguments(str(folder), per_device_train_batch_size=4, **{**STEPS, **changes})
+
+
+def train(folder, **changes):
+    videos = world.make_paragraphs(8)
+    return pretrain(videos, training_arguments=arguments(folder, **changes), model_arguments=ModelArguments(**TINY))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    train(folder)
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def last(folder, **changes):
+    return Path(find_checkpoint(arguments(folder, resume_from_checkpoint="last", **changes))).name
+
+
+FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_a_checkpoint_with_a_file_cut_off_is_passed_over(name, kept, run, caplog):
+    assert last(run) == "checkpoint-4"
+    file = run / "checkpoint-4" / name
+    os.truncate(file, int(file.stat().st_size * kept))
+    with caplog.at_level(logging.WARNING):
+        assert last(run) == "checkpoint-2"
+    assert "checkpoint-4 is passed over, it is not whole" in caplog.text and name in caplog.text
+    with pytest.raises(InputError, match=rf"no whole checkpoint: .*{name}"):
+        find_checkpoint(arguments(run, resume_from_checkpoint=str(run / "checkpoint-4")))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_without_one_of_its_files_is_passed_over(name, run):
+    (run / "checkpoint-4" / name).unlink()
+    assert last(run) == "checkpoint-2"
+
+
+def test_a_run_that_keeps_the_model_alone_has_no_optimizer_to_miss(run):
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (run / "checkpoint-4" / name).unlink()
+    assert last(run, save_only_model=True) == "checkpoint-4"
+
+
+def test_shards_that_the_index_names_must_be_there(run):
+    (run / "checkpoint-4" / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}')
+    assert checkpoint_fault(run / "checkpoint-4") == "it has no model-2.safetensors"
+
+
+def test_each_rank_must_have_left_its_random_numbers(run):
+    (run / "checkpoint-4" / "rng_state.pth").rename(run / "checkpoint-4" / "rng_state_0.pth")
+    assert checkpoint_fault(run / "checkpoint-4", num_ranks=2) == "it has no rng_state_1.pth"
+
+
+def test_the_state_of_another_step_is_no_state(run):
+    shutil.copy(run / "checkpoint-2" / "trainer_state.json", run / "checkpoint-4" / "trainer_state.json")
+    assert checkpoint_fault(run / "checkpoint-4") == "trainer_state.json is that of step 2"
+
+
+def test_without_a_whole_checkpoint_it_is_said(run, tmp_path):
+    for step in (2, 4):
+        (run / f"checkpoint-{step}" / "trainer_state.json").unlink()
+    with pytest.raises(InputError, match=r"no whole checkpoint in .* to resume from"):
+        last(run)
+    with pytest.raises(InputError, match=r"no checkpoint in .* to resume from"):
+        last(tmp_path)
+
+
+def test_a_step_written_again_follows_note_the_state_comes_last(run, monkeypatch):
+    """Note [The state comes last]: killed while checkpoint-4 is written over an earlier one, it counts as cut."""
+
+    def killed(self, folder):
+        raise SystemExit("killed")
+
+    monkeypatch.setattr(TempCLRTrainer, "_save_rng_state", killed)
+    with monkeypatch.context() as patch:
+        patch.setattr("tempclr.recipes.running._drop_half_written", lambda trainer: None)
+        with pytest.raises(SystemExit):
+            train(run, resume_from_checkpoint=str(run / "checkpoint-2"))
+    assert (run / "checkpoint-4" / "model.safetensors").exists()
+    assert last(run) == "checkpoint-2"
+
+
+KILLED = """
+import os, signal, sys
+import torch
+sys.path.insert(0, {tests!r})
+import test_checkpoints
+torch.set_num_threads({threads})  # another number of threads would sum in another order
+moment, count = sys.argv[2], 0
+write = torch.save
+
+def cut(value, file, *others, **keywords):
+    global count
+    write(value, file, *others, **keywords)
+    count += str(file).endswith(moment)
+    if count == 2:
+        os.truncate(file, os.path.getsize(file) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+torch.save = cut
+test_checkpoints.train(sys.argv[1])
+"""
+
+
+def test_a_process_killed_while_it_writes_goes_on_to_the_same_weights(trained, tmp_path):
+    code = KILLED.format(tests=str(Path(__file__).parent), threads=torch.get_num_threads())
+    command = [sys.executable, "-c", code, str(tmp_path / "run"), "optimizer.pt"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (tmp_path / "run" / "checkpoint-4").is_dir() and last(tmp_path / "run") == "checkpoint-2"
+    train(tmp_path / "run", resume_from_checkpoint="last")
+    assert (tmp_path / "run/model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
