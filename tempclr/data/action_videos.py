@@ -1,0 +1,364 @@
+"""Labelled videos as TCLR takes them: rows, the clips of pretraining, and the clips of a classifier.
+
+A row has ``video_id`` and ``video`` (a path; relative ones start at the folder of the dataset file), and optionally
+``label`` and ``split``. ``tempclr prepare`` and :func:`tempclr.data.motion_videos.make_motion_videos` write such rows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tempclr.data.augmentations import (
+    PRETRAINING,
+    WEAK,
+    AugmentationRecipe,
+    augment_clips,
+    centre_crop,
+    draw_augmentation,
+)
+from tempclr.data.clip_sampling import (
+    ClipSampler,
+    read_nominal_frames,
+    sample_training_clip,
+    uniform_test_clips,
+)
+from tempclr.data.row_checks import check_text
+from tempclr.data.row_files import load_rows, row_source
+from tempclr.data.video_seeking import nominal_frames
+from tempclr.errors import InputError
+
+__all__ = [
+    "ActionClips",
+    "ActionVideo",
+    "TCLRDataset",
+    "action_collate",
+    "label_names",
+    "read_action_videos",
+    "tclr_collate",
+]
+
+UNREADABLE_VIDEOS = ("raise", "skip")
+_GOOD, _UNREADABLE, _TOO_SHORT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class ActionVideo:
+    """One video of a corpus: its name, its file, and what is known of it."""
+
+    video_id: str
+    video: Path
+    label: str | None = None
+    split: str | None = None
+
+
+def read_action_videos(
+    source: str | PathLike[str], *, split: str | None = None, needs_labels: bool = False
+) -> list[ActionVideo]:
+    """Read and check the rows of a dataset: a folder, a ``.jsonl``, ``.json`` or ``.parquet`` file.
+
+    Args:
+        source: what :func:`tempclr.data.row_files.load_rows` takes.
+        split: only these rows; None is all.
+        needs_labels: a row without ``label`` is a fault.
+
+    Raises:
+        InputError: naming file, row and field of the first bad row; no rows.
+
+    >>> read_action_videos("motions/rows.jsonl", split="train")[0].label  # doctest: +SKIP
+    'slide'
+    """
+    dataset = load_rows(source, split=split)
+    place = row_source(source, dataset)
+    folder = Path(place) if Path(place).is_dir() else Path(place).parent
+    videos = []
+    for index in range(len(dataset)):
+        row = dataset[index]
+        try:
+            videos.append(_action_video(row, folder, needs_labels))
+        except InputError as error:
+            message = str(error).removeprefix(f"field {error.field!r}: ")
+            raise InputError(message, file=place, row=index, field=error.field) from None
+    if not videos:
+        raise InputError("holds no rows" if split is None else f"holds no rows of split {split!r}", file=source)
+    return videos
+
+
+def _action_video(row: Mapping[str, Any], folder: Path, needs_labels: bool) -> ActionVideo:
+    video = row.get("video")
+    video = video.get("path") if isinstance(video, Mapping) else video
+    for field, value in (("video_id", row.get("video_id")), ("video", video)):
+        if value is None:
+            raise InputError("missing", field=field)
+        check_text(value, field)
+    for field in ("label", "split"):
+        if row.get(field) is not None:
+            check_text(row[field], field)
+    if needs_labels and row.get("label") is None:
+        raise InputError("missing: every video needs its class", field="label")
+    path = folder / str(video)
+    if not path.is_file():
+        raise InputError(f"no such file: {path}", field="video")
+    return ActionVideo(row["video_id"], path, row.get("label"), row.get("split"))
+
+
+def label_names(videos: Iterable[ActionVideo]) -> list[str]:
+    """All labels, sorted: their order numbers the classes, and is kept with the model."""
+    return sorted({video.label for video in videos if video.label is not None})
+
+
+# Note [The draw of a sample]: the numbers that make a sample depend on seed, epoch and index alone. So it is the same
+# whatever worker makes it and whatever samples came before, and a run that goes on in the middle of an epoch sees what
+# the uninterrupted one saw. The epoch is in shared memory: workers that live through epochs see it change.
+class _ClipDataset(Dataset[Any]):
+    """What both data sets share: drawing, reading, and what becomes of videos that cannot be read."""
+
+    def __init__(
+        self,
+        videos: Sequence[ActionVideo],
+        *,
+        seed: int,
+        frames_per_second: float | None,
+        short_side: int | None,
+        unreadable_videos: str,
+    ) -> None:
+        if not len(videos):
+            raise ValueError("videos must hold at least one video")
+        if unreadable_videos not in UNREADABLE_VIDEOS:
+            raise ValueError(f"unreadable_videos must be one of {UNREADABLE_VIDEOS}, got {unreadable_videos!r}")
+        self.videos, self.seed, self.frames_per_second = list(videos), seed, frames_per_second
+        self.short_side, self.unreadable_videos = short_side, unreadable_videos
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._states = torch.zeros(len(self.videos), dtype=torch.uint8).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew: call it before each epoch (the Trainer does)."""
+        self._epoch.fill_(epoch)
+
+    @property
+    def left_out(self) -> dict[str, list[str]]:
+        """Ids of the videos met so far, by any worker, that could not be read or were dropped as too short."""
+        states = self._states.tolist()
+        return {
+            name: [video.video_id for video, found in zip(self.videos, states, strict=True) if found == state]
+            for name, state in (("unreadable", _UNREADABLE), ("too_short", _TOO_SHORT))
+        }
+
+    def _generator(self, index: int) -> torch.Generator:
+        entropy = np.random.SeedSequence([self.seed, int(self._epoch), index]).generate_state(2, np.uint32)
+        return torch.Generator().manual_seed(int(entropy[0]) << 31 | int(entropy[1]) >> 1)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | None:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is out of range for {len(self)} videos")
+        index %= len(self)
+        video = self.videos[index]
+        try:
+            sample = self._sample(video, self._generator(index))
+        except InputError as error:
+            if self.unreadable_videos == "raise":
+                raise
+            return self._leave_out(index, _UNREADABLE, str(error))
+        if sample is None:
+            return self._leave_out(index, _TOO_SHORT, f"{video.video}: too short for its clips, dropped")
+        return sample
+
+    def _leave_out(self, index: int, state: int, reason: str) -> None:
+        if self._states[index] != state:
+            self._states[index] = state
+            warnings.warn(f"left out: {reason}", stacklevel=3)
+
+    def _sample(self, video: ActionVideo, generator: torch.Generator) -> dict[str, Any] | None:
+        raise NotImplementedError
+
+    def _read(self, video: ActionVideo, clips: Sequence[np.ndarray], rate: float) -> tuple[Tensor, list[Tensor]]:
+        """uint8 frames ``(N, 3, height, width)``, channels innermost in memory, and each clip's places among them."""
+        frames, places = read_nominal_frames(video.video, clips, frames_per_second=rate, short_side=self.short_side)
+        return torch.from_numpy(frames).permute(0, 3, 1, 2), [torch.from_numpy(place) for place in places]
+
+
+class TCLRDataset(_ClipDataset):
+    """The clips of TCLR's pretraining: of each video one global and several local clips, each in two views.
+
+    Args:
+        videos: what :func:`read_action_videos` gives.
+        sampler: which frames make the clips.
+        augmentation: how clips are altered, each clip and view by its own draw.
+        seed: with epoch and index it determines a sample (Note [The draw of a sample]).
+        frames_per_second: nominal rate at which frames are counted; None is each video's own.
+        short_side: frames whose shorter side is longer are scaled to it while decoding (240 as released); None leaves
+            them.
+        unreadable_videos: ``"raise"`` stops with an InputError that names the file; ``"skip"`` gives None, which
+            :func:`tclr_collate` leaves out, warns, and lists it in ``left_out``.
+
+    A sample holds uint8 ``global_clips`` ``(2, T, 3, size, size)`` and ``local_clips`` ``(2, P, T, 3, size, size)``.
+
+    >>> dataset = TCLRDataset(read_action_videos("motions/rows.jsonl"))  # doctest: +SKIP
+    >>> loader = torch.utils.data.DataLoader(dataset, 40, shuffle=True, num_workers=4, collate_fn=tclr_collate)
+    ... # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[ActionVideo],
+        *,
+        sampler: ClipSampler | None = None,
+        augmentation: AugmentationRecipe = PRETRAINING,
+        seed: int = 0,
+        frames_per_second: float | None = None,
+        short_side: int | None = None,
+        unreadable_videos: str = "raise",
+    ) -> None:
+        super().__init__(
+            videos,
+            seed=seed,
+            frames_per_second=frames_per_second,
+            short_side=short_side,
+            unreadable_videos=unreadable_videos,
+        )
+        self.sampler, self.augmentation = sampler or ClipSampler(), augmentation
+
+    def _sample(self, video: ActionVideo, generator: torch.Generator) -> dict[str, Any] | None:
+        nominal = nominal_frames(video.video, frames_per_second=self.frames_per_second)
+        clips = self.sampler.sample(nominal.num_frames, generator=generator)
+        if clips is None:
+            return None
+        frames, places = self._read(video, [clips.global_frames, *clips.local_frames], nominal.frames_per_second)
+        height, width = frames.shape[-2:]
+        drawn = [
+            draw_augmentation(self.augmentation, height=height, width=width, generator=generator)
+            for _ in range(2 * len(places))
+        ]
+        size = self.augmentation.image_size
+        views = augment_clips(frames, places * 2, drawn, image_size=size).unflatten(0, (2, len(places)))
+        return {"global_clips": views[:, 0].clone(), "local_clips": views[:, 1:].clone()}
+
+
+class ActionClips(_ClipDataset):
+    """The clips of a classifier: one at random and altered, for training, or several evenly placed, for tests.
+
+    Args:
+        videos: what :func:`read_action_videos` gives.
+        labels: names of the classes in their order, what :func:`label_names` gives; None leaves ``labels`` out.
+        num_clips: None draws one clip at random; a number takes that many evenly placed ones (10 as published).
+        num_frames, skip: of a clip: 16 frames, every second one.
+        augmentation: of random clips (``WEAK`` as in the released linear evaluation); evenly placed clips are cropped
+            in the middle.
+        test_crop: that crop's side, relative to the shorter side.
+        short_videos: ``"loop"``, ``"mirror"`` or ``"drop"``.
+        seed, frames_per_second, short_side, unreadable_videos: as those of :class:`TCLRDataset`.
+
+    A sample holds uint8 ``pixel_values`` ``(T, 3, size, size)``, with ``num_clips`` ``(clips, T, 3, size, size)``, and
+    ``labels``, the number of the class.
+
+    Raises:
+        InputError: a video whose label is not among ``labels``.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[ActionVideo],
+        *,
+        labels: Sequence[str] | None = None,
+        num_clips: int | None = None,
+        num_frames: int = 16,
+        skip: int = 2,
+        augmentation: AugmentationRecipe = WEAK,
+        test_crop: float = 0.8,
+        short_videos: str = "loop",
+        seed: int = 0,
+        frames_per_second: float | None = None,
+        short_side: int | None = None,
+        unreadable_videos: str = "raise",
+    ) -> None:
+        super().__init__(
+            videos,
+            seed=seed,
+            frames_per_second=frames_per_second,
+            short_side=short_side,
+            unreadable_videos=unreadable_videos,
+        )
+        self.num_clips, self.num_frames, self.skip, self.short_videos = num_clips, num_frames, skip, short_videos
+        self.augmentation, self.test_crop = augmentation, test_crop
+        self.label_ids = None if labels is None else {label: number for number, label in enumerate(labels)}
+        if self.label_ids is not None:
+            for video in self.videos:
+                if video.label not in self.label_ids:
+                    raise InputError(f"label {video.label!r} is none of the {len(self.label_ids)} classes known",
+                                     file=video.video, field="label")  # fmt: skip
+
+    def _sample(self, video: ActionVideo, generator: torch.Generator) -> dict[str, Any] | None:
+        nominal = nominal_frames(video.video, frames_per_second=self.frames_per_second)
+        options: dict[str, Any] = {"num_frames": self.num_frames, "skip": self.skip, "short_videos": self.short_videos}
+        if self.num_clips is None:
+            clips = [sample_training_clip(nominal.num_frames, generator=generator, **options)]
+        else:
+            clips = uniform_test_clips(nominal.num_frames, num_clips=self.num_clips, **options)
+        kept = [clip for clip in clips if clip is not None]
+        if not kept:
+            return None
+        frames, places = self._read(video, kept, nominal.frames_per_second)
+        sample: dict[str, Any] = {"pixel_values": self._pixels(frames, places, generator)}
+        if self.label_ids is not None:
+            sample["labels"] = self.label_ids[video.label or ""]
+        return sample
+
+    def _pixels(self, frames: Tensor, places: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+        size = self.augmentation.image_size
+        if self.num_clips is not None:
+            cropped = centre_crop(frames, image_size=size, scale=self.test_crop)
+            return torch.stack([cropped[place] for place in places])
+        height, width = frames.shape[-2:]
+        drawn = draw_augmentation(self.augmentation, height=height, width=width, generator=generator)
+        return augment_clips(frames, places, [drawn], image_size=size)[0]
+
+
+def tclr_collate(samples: Sequence[dict[str, Tensor] | None], *, as_float: bool = False) -> dict[str, Tensor]:
+    """Samples of :class:`TCLRDataset` to a batch; samples left out are left out.
+
+    Args:
+        samples: of one batch.
+        as_float: float32 in [0, 1]; False leaves uint8, which the models take too, a quarter of the size.
+
+    Raises:
+        InputError: every sample of the batch was left out.
+
+    >>> sample = {"global_clips": torch.zeros(2, 16, 3, 8, 8, dtype=torch.uint8)}
+    >>> tclr_collate([sample, None, sample])["global_clips"].shape
+    torch.Size([2, 2, 16, 3, 8, 8])
+    """
+    kept = [sample for sample in samples if sample is not None]
+    if not kept:
+        raise InputError(f"none of the {len(samples)} videos of a batch could be used; see the warnings before this")
+    batch = {name: torch.stack([sample[name] for sample in kept]) for name in kept[0]}
+    return {name: values.float().div_(255) if as_float else values for name, values in batch.items()}
+
+
+def action_collate(samples: Sequence[dict[str, Any] | None], *, as_float: bool = False) -> dict[str, Tensor]:
+    """The same for samples of :class:`ActionClips`, whose ``labels`` become int64 ``(B,)``.
+
+    Where ``short_videos="drop"`` leaves a test video fewer clips than others, its clips are repeated in turn.
+    """
+    kept = [sample for sample in samples if sample is not None]
+    most = max((len(sample["pixel_values"]) for sample in kept), default=0)
+    pixels = [{"pixel_values": _repeated(sample["pixel_values"], most)} for sample in kept]
+    batch = tclr_collate(pixels or list(samples), as_float=as_float)
+    if kept and "labels" in kept[0]:
+        batch["labels"] = torch.tensor([sample["labels"] for sample in kept])
+    return batch
+
+
+def _repeated(clips: Tensor, count: int) -> Tensor:
+    return clips if len(clips) == count else clips[torch.arange(count) % len(clips)]
