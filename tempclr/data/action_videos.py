@@ -170,9 +170,10 @@ class _ClipDataset(Dataset[Any]):
         except InputError as error:
             if self.unreadable_videos == "raise":
                 raise
-            return self._leave_out(index, _UNREADABLE, str(error))
+            self._leave_out(index, _UNREADABLE, str(error))
+            return None
         if sample is None:
-            return self._leave_out(index, _TOO_SHORT, f"{video.video}: too short for its clips, dropped")
+            self._leave_out(index, _TOO_SHORT, f"{video.video}: too short for its clips, dropped")
         return sample
 
     def _leave_out(self, index: int, state: int, reason: str) -> None:
@@ -296,8 +297,8 @@ class ActionClips(_ClipDataset):
         if self.label_ids is not None:
             for video in self.videos:
                 if video.label not in self.label_ids:
-                    raise InputError(f"label {video.label!r} is none of the {len(self.label_ids)} classes known",
-                                     file=video.video, field="label")  # fmt: skip
+                    message = f"label {video.label!r} is none of the {len(self.label_ids)} classes known"
+                    raise InputError(message, file=video.video, field="label")
 
     def _sample(self, video: ActionVideo, generator: torch.Generator) -> dict[str, Any] | None:
         nominal = nominal_frames(video.video, frames_per_second=self.frames_per_second)

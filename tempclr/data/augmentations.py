@@ -290,10 +290,18 @@ def augment_clips(
         uint8 ``(len(clips), T, 3, image_size, image_size)``.
     """
     done = [
-        augment_clip(frames[clip], augmentation, image_size=image_size)
+        augment_clip(_taken(frames, clip), augmentation, image_size=image_size)
         for clip, augmentation in zip(clips, augmentations, strict=True)
     ]
     return torch.stack(done)
+
+
+def _taken(frames: Tensor, clip: Tensor) -> Tensor:
+    """``frames[clip]``, without copying whole frames where they lie at even distances."""
+    steps = clip.diff()
+    if len(steps) and bool((steps == steps[0]).all()) and steps[0] > 0:
+        return frames[int(clip[0]) : int(clip[-1]) + 1 : int(steps[0])]
+    return frames[clip]
 
 
 def centre_crop(frames: Tensor, *, image_size: int = 112, scale: float = 0.8) -> Tensor:
@@ -302,4 +310,5 @@ def centre_crop(frames: Tensor, *, image_size: int = 112, scale: float = 0.8) ->
     >>> centre_crop(torch.zeros(16, 3, 240, 320, dtype=torch.uint8)).shape
     torch.Size([16, 3, 112, 112])
     """
-    return pixel.crop_and_resize(frames, _middle(*frames.shape[-2:], scale), image_size)
+    height, width = frames.shape[-2:]
+    return pixel.crop_and_resize(frames, _middle(height, width, scale), image_size)

@@ -1,7 +1,8 @@
-"""Which frames of a video make TCLR's clips (Dave et al., 2022): numbers of frames, counted at the video's nominal rate.
+"""Which frames of a video make TCLR's clips (Dave et al., 2022), as numbers of frames counted at a nominal rate.
 
-Nominal frame k is the one on screen at ``k / rate`` seconds (:mod:`tempclr.data.video_seeking`). The rate is a video's own unless another is given, so of a
-video of constant rate frame k is just its k-th; of one of variable rate, clips still cover even spans of time.
+Nominal frame k is the one on screen at ``k / rate`` seconds (:mod:`tempclr.data.video_seeking`). The rate is a video's
+own unless another is given, so of a video of constant rate frame k is just its k-th; of one of variable rate, clips
+still cover even spans of time.
 """
 
 from __future__ import annotations
