@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-KINDS = ("videoclip", "tempclr", "s3d")
+KINDS = ("videoclip", "tempclr", "s3d", "tclr")
 DTYPES = ("float32", "float16", "bfloat16")
 TOWERS_ONLY = ("num_attention_heads", "tokenizer", "max_num_features", "special_token_ids", "mask_cls", "stand_in")
-S3D_ONLY = ("vocabulary",)
+# The options that not every kind of checkpoint has.
+OPTIONS = {
+    "videoclip": TOWERS_ONLY,
+    "tempclr": TOWERS_ONLY,
+    "s3d": ("vocabulary",),
+    "tclr": ("source", "conv5", "keep_channel_order", "stand_in"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,18 +48,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="further classes that the checkpoint may hold beside its weights, read as data: their code does not run",
     )
     parser.add_argument("--vocabulary", metavar="FILE", help="of s3d: s3d_dict.npy, or a text file of one word a line")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=("tclr", "torchvision"),
+        help="of tclr: whose weights they are (default: told from the file)",
+    )
+    parser.add_argument(
+        "--conv5",
+        choices=("tclr", "stock"),
+        help="of tclr: the last stage with or without TCLR's change (default: told from the file, else with)",
+    )
+    parser.add_argument(
+        "--keep_channel_order",
+        action="store_true",
+        default=None,
+        help="of tclr: leave the first convolution as it is, for blue-green-red; the model then reverses the pixels",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert, then say what was mapped, dropped and written."""
     from tempclr.errors import InputError
 
-    foreign = TOWERS_ONLY if arguments.kind == "s3d" else S3D_ONLY
-    for name in foreign:
-        if getattr(arguments, name) is not None:
-            raise InputError(f"--{name} is not an option of 'tempclr convert {arguments.kind}'")
+    for name in sorted({option for options in OPTIONS.values() for option in options}):
+        if getattr(arguments, name) is not None and name not in OPTIONS[arguments.kind]:
+            option = "from" if name == "source" else name
+            raise InputError(f"--{option} is not an option of 'tempclr convert {arguments.kind}'")
     if arguments.kind == "s3d":
         _convert_s3d(arguments)
+    elif arguments.kind == "tclr":
+        _convert_tclr(arguments)
     else:
         _convert_towers(arguments)
     print(f"wrote {arguments.output_dir}")
@@ -87,6 +112,22 @@ def _convert_s3d(arguments: argparse.Namespace) -> None:
         arguments.output_dir,
         vocabulary=arguments.vocabulary,
         dtype=arguments.dtype,
+        show_progress_bar=sys.stderr.isatty(),
+    )
+    print(conversion.summary())
+
+
+def _convert_tclr(arguments: argparse.Namespace) -> None:
+    from tempclr_hub.convert_tclr import convert_tclr
+
+    conversion = convert_tclr(
+        arguments.checkpoint,
+        arguments.output_dir,
+        source=arguments.source,
+        conv5=arguments.conv5,
+        fold_channel_order=not arguments.keep_channel_order,
+        dtype=arguments.dtype,
+        stand_ins=tuple(arguments.stand_in or ()),
         show_progress_bar=sys.stderr.isatty(),
     )
     print(conversion.summary())

@@ -30,8 +30,9 @@ class VideoResNetConfig(PreTrainedConfig):
 
     ``num_frames``, ``image_size``, ``frames_per_second`` and ``resize_size`` record which clips it was trained on or
     is to be given: frames taken so many a second, the shorter side scaled to ``resize_size``, the middle square of
-    ``image_size`` cut out, values from 0 to 1 without any further normalisation. ``channel_order``: the order of
-    channels that the weights were trained with; pixels are given in RGB whatever it is, and reversed for "bgr".
+    ``image_size`` cut out. Pixels are always given in RGB, from 0 to 1; what else the weights were trained with the
+    model does itself: ``channel_order`` "bgr" reverses the channels, ``image_mean`` is subtracted from them and
+    ``image_std`` divides them (None, as in TCLR: neither).
 
     Raises:
         ValueError: a field that no network can be built from, named with its value.
@@ -54,6 +55,8 @@ class VideoResNetConfig(PreTrainedConfig):
     num_frames: int = 16
     image_size: int = 112
     resize_size: int = 140
+    image_mean: Any = None
+    image_std: Any = None
     frames_per_second: float | int = 12.5
 
     def __post_init__(self, **kwargs):
@@ -71,6 +74,13 @@ class VideoResNetConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
         if not 0 < self.norm_momentum <= 1:
             raise ValueError(f"norm_momentum must be above 0 and at most 1, got {self.norm_momentum!r}")
+
+        if (self.image_mean is None) != (self.image_std is None):
+            raise ValueError("image_mean and image_std come together, got one of them only")
+        for name in ("image_mean", "image_std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.num_channels:
+                raise ValueError(f"{name} must be {self.num_channels} numbers, one a channel, got {values}")
 
     def _sizes(self, name: str, number: int) -> list[int]:
         values = getattr(self, name)

@@ -30,7 +30,8 @@ class VideoResNetOutput(ModelOutput):
     """What ``VideoResNetModel`` returns.
 
     ``last_hidden_state`` (N, C, T', H', W'), the feature map; ``timestep_features`` (N, T', C), its means over rows and
-    columns; ``pooler_output`` (N, C), its mean over time too; ``hidden_states``, on request, the output of each block.
+    columns; ``pooler_output`` (N, C), its mean over time too; ``hidden_states``, on request, the output of the stem and
+    of each block.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -248,10 +249,7 @@ class VideoResNetModel(VideoResNetPreTrainedModel):
         Raises:
             ValueError: the pixels are missing or have another shape.
         """
-        hidden_states = self._checked(pixel_values).transpose(1, 2)
-        if self.config.channel_order == "bgr":
-            hidden_states = hidden_states.flip(1)
-        hidden_states = self.stem(hidden_states)
+        hidden_states = self.stem(self._normalized(self._checked(pixel_values)).transpose(1, 2))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             hidden_states = stage(hidden_states)
         timestep_features = hidden_states.mean(dim=(3, 4)).transpose(1, 2)
@@ -267,6 +265,14 @@ class VideoResNetModel(VideoResNetPreTrainedModel):
             if isinstance(module, nn.Sequential):
                 _fold(module)
         return self
+
+    def _normalized(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self.config.channel_order == "bgr":
+            pixels = pixels.flip(2)
+        if self.config.image_mean is None:
+            return pixels
+        mean, std = pixels.new_tensor([self.config.image_mean, self.config.image_std])[..., None, None]
+        return (pixels - mean) / std
 
     def _checked(self, pixels: torch.Tensor | None) -> torch.Tensor:
         if pixels is None:
