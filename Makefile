@@ -8,7 +8,7 @@ COMPAT ?= $(VENV)/oldest
 COMPAT_TESTS = $(addprefix tests/tempclr_kernels/test_triton_, interpreter.py pairwise.py) $(addprefix tests/tempclr/test_, \
 	configuration_tempclr.py modeling_tempclr.py processing_tempclr.py losses.py trainer.py)
 
-.PHONY: demo test test-all compat lint coverage clean
+.PHONY: demo test test-all compat lint coverage soak audit clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,17 @@ lint: $(INSTALLED)
 
 coverage: $(INSTALLED)
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not gpu' --cov --cov-report=term --cov-fail-under=90
+
+soak: $(INSTALLED)  ## kills, damaged videos, a million rows, 10,000 steps: minutes; what was tried is in runs/soak
+	$(BIN)/python benchmarks/soak_videos.py
+	$(BIN)/python benchmarks/soak_resume.py
+	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/soak_memory.py
+
+audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages, by a service on the network
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
+	$(BIN)/python .ci/audit $(VENV)/audit/bin/pip-audit constraints.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

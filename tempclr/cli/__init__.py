@@ -78,6 +78,8 @@ def _reason(error: Exception) -> str:
         return f"weights cannot be read or written: {error}"
     if isinstance(error, RuntimeError) and "inline_container.cc" in str(error):
         return f"a file of torch cannot be read or written, is the disk full? {error}"
+    if type(error).__name__ == "UnpicklingError":  # Note [A pickle is a program], in tempclr.data.readers
+        return "a checkpoint asks for more than tensors and plain values: refused, and nothing of it was run"
     return ""
 
 

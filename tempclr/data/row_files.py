@@ -52,7 +52,7 @@ def load_rows(source: str | PathLike[str], *, split: str | None = None, skip_bad
         dataset = _from_folder(path, split, skip_bad_rows)
     elif path.is_file():
         dataset = _of_split(_from_files([path], skip_bad_rows=skip_bad_rows), split, path)
-    elif _HUB_ID.fullmatch(str(source)) and path.suffix not in ROW_SUFFIXES:
+    elif is_hub_id(source):
         dataset = _from_hub(str(source), split)
     else:
         raise InputError("no such dataset file or folder", file=source)
@@ -100,6 +100,16 @@ def split_names(source: str | PathLike[str]) -> list[str]:
     if path.is_dir() and not (path / "state.json").is_file():
         return list(data_files(path))
     return []
+
+
+def is_hub_id(source: str | PathLike[str]) -> bool:
+    """Whether a source names a dataset of the Hub: it has that form, and is nothing on this machine.
+
+    >>> is_hub_id("owner/recipes"), is_hub_id("rows.jsonl"), is_hub_id("data/rows.parquet")
+    (True, False, False)
+    """
+    path = Path(source)
+    return bool(_HUB_ID.fullmatch(str(source))) and path.suffix not in ROW_SUFFIXES and not path.exists()
 
 
 def _saved_splits(file: Path) -> list[str]:

@@ -31,7 +31,7 @@ from tempclr.data.row_checks import (
     shortened,
     step_tuples,
 )
-from tempclr.data.row_files import FAULT, ROW_SUFFIXES, load_rows, row_source
+from tempclr.data.row_files import FAULT, ROW_SUFFIXES, is_hub_id, load_rows, row_source
 from tempclr.errors import InputError
 
 __all__ = [
@@ -164,7 +164,7 @@ def read_paragraph(row: Mapping[str, Any], *, source: str | PathLike[str], index
         if row.get(FAULT) is not None:
             field, message = json.loads(row[FAULT])
             raise InputError(message, field=field)
-        return Paragraph(**_fields(row, _base_folder(source)))
+        return Paragraph(**_fields(row, source))
     except InputError as error:
         raise _placed(error, source, index) from error.__cause__
 
@@ -276,7 +276,7 @@ def check_recipe(expected: Mapping[str, Any] | None, found: Mapping[str, Any] | 
         raise InputError(f"feature recipes of {what} differ: expected {ours}, found {theirs}; use features made alike")
 
 
-def _fields(row: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+def _fields(row: Mapping[str, Any], source: str | PathLike[str]) -> dict[str, Any]:
     """The arguments of Paragraph, with files looked up and features loaded."""
     fields = {name: row.get(name) for name in Paragraph.__dataclass_fields__}
     for name in ("video_id", "sentences", "starts", "ends"):
@@ -286,26 +286,41 @@ def _fields(row: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     if path is not None and fields["features"] is not None:
         raise InputError("both features and features_path are given; leave one out", field="features_path")
     if path is not None:
-        fields["features"] = load_feature_file(_resolve(path, folder, "features_path"))
+        fields["features"] = load_feature_file(_resolve(path, source, "features_path"))
     if isinstance(fields["video"], Mapping):  # what datasets.Video(decode=False) gives
         fields["video"] = fields["video"].get("path")
     if fields["video"] is not None:
-        fields["video"] = str(_resolve(fields["video"], folder, "video"))
+        fields["video"] = str(_resolve(fields["video"], source, "video"))
     if fields["features"] is None and fields["video"] is None:
         raise InputError("missing: expected one of features, features_path and video", field="features")
     return fields
 
 
-def _resolve(path: Any, folder: Path | None, field: str) -> Path:
+# Note [Whose paths]: the rows of a file on this machine are its user's own, and may name any of their files. Those of a
+# Hub dataset are a stranger's: what they name could be any file of the reader's, which would end in features, pictures
+# or a published model. They may name nothing but what was downloaded with them.
+def _resolve(path: Any, source: str | PathLike[str], field: str) -> Path:
     check_text(path, field)
+    folder = _base_folder(source)
     if folder is None and not Path(path).is_absolute():
         raise InputError(
             f"{path!r} is relative, but a Hub dataset has no folder; put the features in the row", field=field
         )
+    if is_hub_id(source) and not _is_downloaded(Path(path)):
+        raise InputError(f"{path!r}: a Hub dataset may not name files of this machine", field=field)
     resolved = Path(path) if folder is None else folder / path
     if not resolved.is_file():
         raise InputError(f"no such file: {resolved}", field=field)
     return resolved
+
+
+def _is_downloaded(path: Path) -> bool:
+    from datasets import config
+    from huggingface_hub import constants
+
+    caches = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
+    resolved = path.resolve()  # of a link, what it leads to counts
+    return any(resolved.is_relative_to(Path(cache).resolve()) for cache in caches)
 
 
 def load_feature_file(path: Path) -> np.ndarray:

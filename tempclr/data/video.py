@@ -28,7 +28,10 @@ MISSING_SECONDS_ALLOWED = 1.0
 MAX_PIXELS = 8192 * 8192
 MAX_PAUSE_SECONDS = 3600.0
 MAX_SECONDS = 48 * 3600.0
-_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,rm,dv,nut,mxf,wtv,gif,ivf,h264,hevc,wav,mp3,flac,aac"
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,rm,dv,nut,mxf,wtv,gif,ivf,h264,hevc,"
+    "wav,mp3,flac,aac"
+)
 _OPENING = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
 
 
