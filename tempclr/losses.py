@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed
 from torch import Tensor
 from torch.nn import functional
 
 from tempclr.costs import SIMILARITIES, cosine_cost
-from tempclr.negatives import Negatives, sample_negatives
+from tempclr.distributed import first_row, gather_rows, largest_sizes, mean_over_ranks, num_ranks
+from tempclr.negatives import NEEDS_OTHER_VIDEOS, Candidates, Negatives, sample_negatives
 from tempclr_kernels import dtw, otam
 
 __all__ = ["LOSS_MEASURES", "contrast_orders", "sequence_loss", "tempclr_loss", "unit_loss"]
@@ -36,6 +36,7 @@ def tempclr_loss(
     sequence_temperature: float = 1.0,
     cosine_eps: float = 0.01,
     gather_across_ranks: bool = True,
+    order_seeds: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor | None]:
     """TempCLR's training objective, ``unit_weight · unit_loss + sequence_weight · sequence_loss``.
@@ -49,8 +50,7 @@ def tempclr_loss(
         text_embeds: (N, d), or (B, S, d) with the masks below.
         video_embeds: (N, d), or (B, C, d).
         sentence_mask, clip_mask, clip_sentence_index: (B, S), (B, C), (B, C); see :func:`sequence_loss`.
-        similarity, temperature, gather_across_ranks: of the unit loss.
-        measure, negatives, num_negatives, gamma, sequence_temperature, cosine_eps, generator: of the sequence loss.
+        similarity, temperature: of the unit loss. Of both parts: gather_across_ranks. All others: of the sequence loss.
 
     Returns:
         ``loss`` and its parts ``unit_loss`` and ``sequence_loss``, scalars; a part that was not computed is None.
@@ -85,6 +85,8 @@ def tempclr_loss(
             gamma=gamma,
             temperature=sequence_temperature,
             cosine_eps=cosine_eps,
+            gather_across_ranks=gather_across_ranks,
+            order_seeds=order_seeds,
             generator=generator,
         )
         terms.append(sequence_weight * sequence)
@@ -142,7 +144,7 @@ def unit_loss(
         if similarity == "cosine":
             text, video = functional.normalize(text, dim=-1), functional.normalize(video, dim=-1)
             text = text / temperature
-        across = gather_across_ranks and _num_ranks() > 1
+        across = gather_across_ranks and num_ranks() > 1
         world = (_gathered if across else _World)(text, video, text_mask, video_mask)
         clip_to_sentence = _log_probabilities(video @ world.text.T, world.text_mask)
         sentence_to_clip = _log_probabilities(text @ world.video.T, world.video_mask)
@@ -153,7 +155,7 @@ def unit_loss(
         clips_of_sentence = video.new_zeros(len(text)).scatter_add(0, target, video_mask.to(video.dtype))
         weight = 1 / clips_of_sentence.clamp_min(1)[target]
         counts = torch.stack([video_mask.sum(), (clips_of_sentence > 0).sum()]).to(video.dtype)
-        counts = _mean_over_ranks(counts) if across else counts
+        counts = mean_over_ranks(counts) if across else counts
         num_clips, num_sentences = counts.clamp_min(torch.finfo(video.dtype).tiny).unbind()
         per_clip = of_clips / num_clips + weight * of_sentences / num_sentences
         return -torch.where(video_mask, per_clip, 0).sum()
@@ -172,6 +174,8 @@ def sequence_loss(
     gamma: float = 0.1,
     temperature: float = 1.0,
     cosine_eps: float = 0.01,
+    gather_across_ranks: bool = True,
+    order_seeds: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Contrast whole sequences: the paragraph with its video in the true order against wrong orders (TempCLR eq. 2).
@@ -182,8 +186,10 @@ def sequence_loss(
     one cost matrix. (Equation 2 prints ``+distance``; its text and the released code mean ``−distance``.)
 
     A paragraph that has no negative (a single segment, say) contributes nothing; the loss is the mean over the others,
-    and a differentiable 0 when there is none. Background clips and padding take no part. Unpaired videos are those of
-    this rank's batch.
+    and a differentiable 0 when there is none. Background clips and padding take no part.
+
+    Under ``torch.distributed`` unpaired videos are those of all ranks, with gradients to all of them, and the mean is
+    over the paragraphs of all ranks, as in :func:`unit_loss`.
 
     Args:
         text_embeds: (B, S, d).
@@ -197,7 +203,8 @@ def sequence_loss(
         gamma: softness of the minimum; 0 is the hard one.
         temperature: divides the distances.
         cosine_eps: see :func:`tempclr.costs.cosine_cost`.
-        generator: source of the negatives; None is the global one.
+        gather_across_ranks: whether to look beyond this rank when ``torch.distributed`` is initialised.
+        order_seeds, generator: source of the negatives; see :func:`tempclr.negatives.sample_negatives`.
 
     Returns:
         () float32 (float64 for float64 embeddings), also under autocast.
@@ -210,29 +217,37 @@ def sequence_loss(
     if measure not in LOSS_MEASURES:
         raise ValueError(f"measure must be one of {', '.join(LOSS_MEASURES)}, got {measure!r}")
     units = _paragraphs(text_embeds, video_embeds, sentence_mask, clip_mask, clip_sentence_index)
+    across = gather_across_ranks and num_ranks() > 1
+    others = None
     if isinstance(negatives, str):
+        if across and negatives in NEEDS_OTHER_VIDEOS:
+            others = _videos_of_all_ranks(units, order_seeds)
         negatives = sample_negatives(
             negatives,
             sentence_mask=units.text_mask,
             clip_mask=units.video_mask,
             clip_sentence_index=units.target,
             num_negatives=num_negatives,
+            order_seeds=order_seeds,
             generator=generator,
+            candidates=None if others is None else others.candidates,
         )
-    sentences, clips = units.text_mask.sum(dim=1), units.video_mask.sum(dim=1)
     # A paragraph without units has no negatives either: length 1 keeps the kernels content, the mask keeps it out.
-    sentences, clips = sentences.clamp_min(1), clips.clamp_min(1)
-    costs = _all_costs(units, cosine_eps, with_others=negatives.other_videos is not None)
+    lengths = torch.stack([units.text_mask.sum(dim=1), units.video_mask.sum(dim=1)], dim=1).clamp_min(1)
     losses = contrast_orders(
-        costs,
-        torch.stack([sentences, clips], dim=1),
+        _costs(units, others, cosine_eps, with_others=negatives.other_videos is not None),
+        lengths,
         negatives=negatives,
         measure=measure,
         gamma=gamma,
         temperature=temperature,
+        first_video=0 if others is None else others.candidates.first,
+        num_clips=None if others is None else others.num_clips,
     )
     used = negatives.qualifies
-    return torch.where(used, losses, 0).sum() / used.sum().clamp_min(1)
+    num_used = used.sum().to(losses.dtype)
+    num_used = mean_over_ranks(num_used) if across else num_used
+    return torch.where(used, losses, 0).sum() / num_used.clamp_min(torch.finfo(losses.dtype).tiny)
 
 
 def contrast_orders(
@@ -243,15 +258,19 @@ def contrast_orders(
     measure: str = "dtw",
     gamma: float = 0.1,
     temperature: float = 1.0,
+    first_video: int = 0,
+    num_clips: Tensor | None = None,
 ) -> Tensor:
     """The cross-entropy of each paragraph's true order against its negatives, over ``−distance / temperature``.
 
     Args:
-        costs: (B, n, m) of each paragraph with its own video; with ``negatives.other_videos`` (B, B, n, m), of each
+        costs: (B, n, m) of each paragraph with its own video; with ``negatives.other_videos`` (B, V, n, m), of each
             paragraph with every video.
         lengths: (B, 2) int, real rows and columns; None: all.
         negatives: whose row 0 is the true order.
         measure, gamma, temperature: see :func:`sequence_loss`.
+        first_video: position among the V videos of paragraph 0's own; those of the others follow.
+        num_clips: (V,) int, real columns of each video; needed with ``lengths`` where V is not B.
 
     Returns:
         (B,); what stands for a paragraph that has no negative (see ``negatives.qualifies``) means nothing.
@@ -263,8 +282,11 @@ def contrast_orders(
     """
     paired = torch.arange(len(costs), device=costs.device)
     with_others = negatives.other_videos is not None
+    own_costs = costs[paired, paired + first_video] if with_others else costs
+    if negatives.column_orders is not None:  # the videos of other ranks may be longer
+        own_costs = own_costs[..., : negatives.column_orders.shape[2]]
     own = _distance(
-        costs[paired, paired] if with_others else costs,
+        own_costs,
         lengths,
         measure=measure,
         gamma=gamma,
@@ -279,7 +301,8 @@ def contrast_orders(
         other = negatives.other_videos
         if lengths is None:
             lengths = torch.tensor(costs.shape[-2:], device=costs.device).expand(len(costs), 2)
-        of_pairs = torch.stack([lengths[:, :1].expand_as(other), lengths[:, 1][other]], dim=2)
+        columns = lengths[:, 1] if num_clips is None else num_clips
+        of_pairs = torch.stack([lengths[:, :1].expand_as(other), columns[other]], dim=2)
         distances.append(_distance(costs[paired[:, None], other], of_pairs, measure=measure, gamma=gamma))
         masks.append(negatives.other_mask)
     logits = -torch.cat(distances, dim=1) / temperature
@@ -364,13 +387,30 @@ def _log_probabilities(logits: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, logits, torch.finfo(logits.dtype).min).log_softmax(dim=1)
 
 
-def _all_costs(units: _Units, eps: float, *, with_others: bool) -> Tensor:
-    """(B, S, C) costs of each paragraph and its video, or (B, B, S, C) of each paragraph and every video."""
+class _Videos(NamedTuple):
+    """Clips of the videos of all ranks, and what negatives among them are drawn by."""
+
+    clips: Tensor
+    num_clips: Tensor
+    candidates: Candidates
+
+
+def _videos_of_all_ranks(units: _Units, order_seeds: Tensor | None) -> _Videos:
+    num_rows, num_clips = largest_sizes(units.video.shape[:2], device=units.video.device)
+    own = functional.pad(units.video, (0, 0, 0, num_clips - units.video.shape[1]))
+    counts = gather_rows(units.video_mask.sum(dim=1), num_rows)
+    seeds = None if order_seeds is None else gather_rows(order_seeds, num_rows)
+    candidates = Candidates(counts > 0, first_row(num_rows), seeds)
+    return _Videos(gather_rows(own, num_rows), counts.clamp_min(1), candidates)
+
+
+def _costs(units: _Units, others: _Videos | None, eps: float, *, with_others: bool) -> Tensor:
+    """(B, S, C) costs of each paragraph and its video, or (B, V, S, C) of each paragraph and every video."""
     if not with_others:
         return cosine_cost(units.text, units.video, eps=eps)
-    (batch, sentences, _), clips = units.text.shape, units.video.shape[1]
-    flat = cosine_cost(units.text.flatten(0, 1), units.video.flatten(0, 1), eps=eps)
-    return flat.view(batch, sentences, batch, clips).transpose(1, 2)
+    videos = units.video if others is None else others.clips
+    flat = cosine_cost(units.text.flatten(0, 1), videos.flatten(0, 1), eps=eps)
+    return flat.unflatten(1, videos.shape[:2]).unflatten(0, units.text.shape[:2]).transpose(1, 2)
 
 
 def _distance(
@@ -396,42 +436,14 @@ class _World(NamedTuple):
     video_offset: int = 0
 
 
-def _num_ranks() -> int:
-    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if ready else 1
-
-
 def _gathered(text: Tensor, video: Tensor, text_mask: Tensor, video_mask: Tensor) -> _World:
-    """The units of all ranks; those of other ranks carry gradients home (spec: negatives across ranks)."""
-    sizes = torch.tensor([len(text), len(video)], device=text.device)
-    all_sizes = [torch.empty_like(sizes) for _ in range(_num_ranks())]
-    torch.distributed.all_gather(all_sizes, sizes)
-    num_text, num_video = torch.stack(all_sizes).amax(dim=0).tolist()
-    rank = torch.distributed.get_rank()
+    """The units of all ranks; those of other ranks carry gradients home."""
+    num_text, num_video = largest_sizes((len(text), len(video)), device=text.device)
     return _World(
-        _gather_padded(text, num_text),
-        _gather_padded(video, num_video),
-        _gather_padded(text_mask[:, None], num_text)[:, 0],
-        _gather_padded(video_mask[:, None], num_video)[:, 0],
-        rank * num_text,
-        rank * num_video,
+        gather_rows(text, num_text),
+        gather_rows(video, num_video),
+        gather_rows(text_mask, num_text),
+        gather_rows(video_mask, num_video),
+        first_row(num_text),
+        first_row(num_video),
     )
-
-
-def _gather_padded(rows: Tensor, num_rows: int) -> Tensor:
-    rows = functional.pad(rows, (0, 0, 0, num_rows - len(rows)))
-    if rows.dtype != torch.bool:
-        # Note [Gather with gradients]: a gather of detached rows gives the same loss and, from the second step on, the
-        # wrong weights, because a rank's units are also the negatives of the other ranks.
-        from torch.distributed.nn.functional import all_gather
-
-        return torch.cat(all_gather(rows.contiguous()))
-    parts = [torch.empty_like(rows) for _ in range(_num_ranks())]
-    torch.distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
-
-
-def _mean_over_ranks(counts: Tensor) -> Tensor:
-    counts = counts.clone()
-    torch.distributed.all_reduce(counts)
-    return counts / _num_ranks()

@@ -8,11 +8,23 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-__all__ = ["STEP_STRATEGIES", "STRATEGIES", "Negatives", "sample_negatives", "sample_step_negatives"]
+from tempclr.seeded_draws import SeededDraws
+
+__all__ = [
+    "NEEDS_OTHER_VIDEOS",
+    "STEP_STRATEGIES",
+    "STRATEGIES",
+    "Candidates",
+    "Negatives",
+    "sample_negatives",
+    "sample_step_negatives",
+]
 
 STRATEGIES = ("seg_unit", "seg_only", "within_seg", "all_unit", "unpaired", "joint", "visual_anchor")
 STEP_STRATEGIES = ("seg_unit", "seg_only")
+NEEDS_OTHER_VIDEOS = ("unpaired", "joint")
 MAX_LISTED_UNITS = 6
+_Source = torch.Generator | SeededDraws | None
 _LISTED_ORDERS = torch.tensor(list(permutations(range(MAX_LISTED_UNITS))))
 
 
@@ -25,7 +37,8 @@ class Negatives:
             to a sentence in their order in time, all others behind them. Rows 1 to k are the negatives.
         row_orders: (B, 1 + k, S) int64 orders of the sentences, or None; row 0 is the true order.
         order_mask: (B,) bool, the paragraphs whose rows 1 to k are real negatives.
-        other_videos: (B, u) int64 positions in the batch of the videos that serve as negatives, or None.
+        other_videos: (B, u) int64 positions in the batch of the videos that serve as negatives, or None; where
+            candidates were given, positions among them.
         other_mask: (B, u) bool, which of them are real.
     """
 
@@ -49,6 +62,21 @@ class Negatives:
         return (~self.qualifies).sum()
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The V videos that ``unpaired`` draws from, where they are more than those of the batch.
+
+    Attributes:
+        usable: (V,) bool, which of them have clips.
+        first: the position of the batch's first video; its others follow.
+        order_seeds: (V,) int64, or None; see :func:`sample_negatives`.
+    """
+
+    usable: Tensor
+    first: int
+    order_seeds: Tensor | None = None
+
+
 def sample_negatives(
     strategy: str,
     *,
@@ -56,7 +84,9 @@ def sample_negatives(
     clip_mask: Tensor,
     clip_sentence_index: Tensor,
     num_negatives: int = 31,
+    order_seeds: Tensor | None = None,
     generator: torch.Generator | None = None,
+    candidates: Candidates | None = None,
 ) -> Negatives:
     """Draw the negatives of a batch of paragraphs by one of the seven strategies of TempCLR's Table 7.
 
@@ -87,10 +117,14 @@ def sample_negatives(
         clip_sentence_index: (B, C) int, the sentence of each clip, −1 for background.
         num_negatives: k, shuffled orders a paragraph; ``unpaired`` takes at most so many other videos, without
             replacement, and ``joint`` so many of each kind.
-        generator: source of randomness; None is the global one of the tensors' device.
+        order_seeds: (B,) int64 ≥ 0, one a paragraph, that its negatives are drawn by: they then depend neither on the
+            paragraphs beside it nor on padding, device or ranks. Other videos are drawn by theirs too.
+        generator: source of randomness where there are no ``order_seeds``; None is the global one of the tensors'
+            device.
+        candidates: the videos that ``unpaired`` and ``joint`` draw from; None: those of the batch.
 
     Raises:
-        ValueError: for an unknown strategy or ``num_negatives`` < 1.
+        ValueError: for an unknown strategy, ``num_negatives`` < 1, or ``order_seeds`` of another shape.
 
     >>> masks = dict(sentence_mask=torch.ones(1, 2), clip_mask=torch.ones(1, 3))
     >>> drawn = sample_negatives("seg_only", **masks, clip_sentence_index=torch.tensor([[0, 0, 1]]), num_negatives=1)
@@ -104,13 +138,18 @@ def sample_negatives(
         raise ValueError(f"num_negatives must be at least 1, got {num_negatives}")
     sentence_mask = sentence_mask.bool()
     clip_mask = clip_mask.bool() & (clip_sentence_index >= 0)
-    if strategy == "unpaired":
-        return Negatives(**_other_videos(sentence_mask, clip_mask, num_negatives, generator))
+    source: _Source = generator
+    if order_seeds is not None:
+        source = SeededDraws(order_seeds, num_rows=len(clip_mask))
     if strategy == "visual_anchor":
-        return _row_orders(sentence_mask, clip_mask, num_negatives, generator)
-    orders = _column_orders(strategy, sentence_mask, clip_mask, clip_sentence_index, num_negatives, generator)
-    if strategy == "joint":
-        return Negatives(**orders, **_other_videos(sentence_mask, clip_mask, num_negatives, generator))
+        return _row_orders(sentence_mask, clip_mask, num_negatives, source)
+    orders: dict[str, Tensor] = {}
+    if strategy != "unpaired":
+        orders = _column_orders(strategy, sentence_mask, clip_mask, clip_sentence_index, num_negatives, source)
+    if strategy in NEEDS_OTHER_VIDEOS:
+        if candidates is None:
+            candidates = Candidates(clip_mask.any(dim=1), 0, order_seeds)
+        orders |= _other_videos(sentence_mask, clip_mask, candidates, num_negatives, source)
     return Negatives(**orders)
 
 
@@ -151,7 +190,7 @@ def sample_step_negatives(
     if num_negatives < 1:
         raise ValueError(f"num_negatives must be at least 1, got {num_negatives}")
     place = torch.arange(len(step_sequence), device=step_sequence.device)
-    keys = _uniform((num_negatives, len(place)), device=place.device, generator=generator)
+    keys = _uniform((num_negatives, len(place)), device=place.device, source=generator)
     orders = keys.argsort(dim=1)
     same = (step_sequence[orders] == step_sequence).all(dim=1, keepdim=True)
     orders = torch.where(same, place.roll(1), orders)
@@ -175,7 +214,7 @@ def _column_orders(
     clip_mask: Tensor,
     clip_sentence_index: Tensor,
     num_negatives: int,
-    generator: torch.Generator | None,
+    source: _Source,
 ) -> dict[str, Tensor]:
     true_order = _real_first(clip_mask)
     num_clips = clip_mask.sum(dim=1)
@@ -190,12 +229,12 @@ def _column_orders(
         outer = segment[:, None]
         possible = (segment_lengths >= 2).any(dim=1)
     else:
-        ranks = _shuffled_ranks(num_segments, num_negatives, segment.shape[1], generator)
+        ranks = _shuffled_ranks(num_segments, num_negatives, segment.shape[1], source)
         outer = ranks.gather(2, segment[:, None].expand_as(ranks))
         possible = num_segments >= 2
     if strategy in ("within_seg", "seg_unit", "joint"):
         must_differ = strategy == "within_seg"
-        inner = _shuffled_inside(segment, segment_lengths, real, num_negatives, generator, must_differ=must_differ)
+        inner = _shuffled_inside(segment, segment_lengths, real, num_negatives, source, must_differ=must_differ)
     else:
         inner = position
     # Ranks are whole numbers below C, so that (outer, inner) sorts as one key; padding stays behind, as it was.
@@ -208,11 +247,9 @@ def _column_orders(
     }
 
 
-def _row_orders(
-    sentence_mask: Tensor, clip_mask: Tensor, num_negatives: int, generator: torch.Generator | None
-) -> Negatives:
+def _row_orders(sentence_mask: Tensor, clip_mask: Tensor, num_negatives: int, source: _Source) -> Negatives:
     true_order = _real_first(sentence_mask)
-    ranks = _distinct_ranks(sentence_mask.sum(dim=1), num_negatives, sentence_mask.shape[1], generator)
+    ranks = _distinct_ranks(sentence_mask.sum(dim=1), num_negatives, sentence_mask.shape[1], source)
     shuffled = true_order[:, None].expand_as(ranks).gather(2, ranks.argsort(dim=2))
     return Negatives(
         row_orders=torch.cat([true_order[:, None], shuffled], dim=1),
@@ -221,15 +258,18 @@ def _row_orders(
 
 
 def _other_videos(
-    sentence_mask: Tensor, clip_mask: Tensor, num_negatives: int, generator: torch.Generator | None
+    sentence_mask: Tensor, clip_mask: Tensor, candidates: Candidates, num_negatives: int, source: _Source
 ) -> dict[str, Tensor]:
-    batch = clip_mask.shape[0]
-    has_clips = clip_mask.any(dim=1)
-    itself = torch.eye(batch, dtype=torch.bool, device=clip_mask.device)
-    usable = has_clips & ~itself
-    keys = _uniform((batch, batch), device=clip_mask.device, generator=generator)
-    other_videos = torch.where(usable, keys, 2.0).argsort(dim=1)[:, : min(num_negatives, batch - 1)]
-    complete = sentence_mask.any(dim=1) & has_clips
+    batch, num_videos, device = len(clip_mask), len(candidates.usable), clip_mask.device
+    itself = torch.arange(batch, device=device)[:, None] + candidates.first == torch.arange(num_videos, device=device)
+    usable = candidates.usable & ~itself
+    if isinstance(source, SeededDraws):
+        keys = source.uniform_between(candidates.order_seeds)
+    else:
+        keys = _uniform((batch, num_videos), device=device, source=source)
+    order = torch.where(usable, keys, 2.0).argsort(dim=1, stable=True)
+    other_videos = order[:, : min(num_negatives, num_videos - 1)]
+    complete = sentence_mask.any(dim=1) & clip_mask.any(dim=1)
     return {"other_videos": other_videos, "other_mask": usable.gather(1, other_videos) & complete[:, None]}
 
 
@@ -253,15 +293,15 @@ def _segments(sentence: Tensor) -> Tensor:
 # would need a loop that waits for the device; the rotation makes n orders of n! slightly more likely than the others.
 
 
-def _shuffled_ranks(num_units: Tensor, num_negatives: int, width: int, generator: torch.Generator | None) -> Tensor:
+def _shuffled_ranks(num_units: Tensor, num_negatives: int, width: int, source: _Source) -> Tensor:
     """(B, k, width) new place of each unit; units from ``num_units`` on keep theirs. See Note [No identity …]."""
     unit = torch.arange(width, device=num_units.device)
     num_units = num_units[:, None, None]
     real = unit < num_units
     shape = (num_units.shape[0], num_negatives, width)
-    keys = torch.where(real, _uniform(shape, device=unit.device, generator=generator), 2.0 + unit)
-    ranks = keys.argsort(dim=2)
-    shift = _shift(_uniform((*shape[:2], 1), device=unit.device, generator=generator), num_units)
+    keys = torch.where(real, _uniform(shape, device=unit.device, source=source), 2.0 + unit)
+    ranks = keys.argsort(dim=2, stable=True)
+    shift = _shift(_uniform((*shape[:2], 1), device=unit.device, source=source), num_units)
     rotated = torch.where(real, (unit + shift) % num_units.clamp_min(1), unit)
     return torch.where((ranks == unit).all(dim=2, keepdim=True), rotated, ranks)
 
@@ -272,17 +312,17 @@ def _shuffled_ranks(num_units: Tensor, num_negatives: int, width: int, generator
 # longer paragraphs 31 independent draws hardly ever coincide.
 
 
-def _distinct_ranks(num_units: Tensor, num_negatives: int, width: int, generator: torch.Generator | None) -> Tensor:
+def _distinct_ranks(num_units: Tensor, num_negatives: int, width: int, source: _Source) -> Tensor:
     """(B, k, width) new place of each unit, as :func:`_shuffled_ranks`, but different ones. See Note [Orders …]."""
-    drawn = _shuffled_ranks(num_units, num_negatives, width, generator)
+    drawn = _shuffled_ranks(num_units, num_negatives, width, source)
     # In lexicographic order the first n! orders permute the last n of the listed units; turned around, the first n.
     listed = (MAX_LISTED_UNITS - 1 - _LISTED_ORDERS.flip(1)).to(num_units.device)
     order = torch.arange(1, len(listed), device=num_units.device)
     factorial = torch.ones_like(num_units)
     for count in range(2, MAX_LISTED_UNITS + 1):
         factorial = torch.where(num_units >= count, factorial * count, factorial)
-    keys = _uniform((len(num_units), len(order)), device=order.device, generator=generator)
-    order = torch.where(order < factorial[:, None], keys, 2.0).argsort(dim=1) + 1
+    keys = _uniform((len(num_units), len(order)), device=order.device, source=source)
+    order = torch.where(order < factorial[:, None], keys, 2.0).argsort(dim=1, stable=True) + 1
     place = torch.arange(num_negatives, device=order.device) % (factorial - 1).clamp_min(1)[:, None]
     chosen = listed[torch.where(factorial[:, None] > 1, order.gather(1, place), 0)]
     chosen = chosen[..., :width] if width <= MAX_LISTED_UNITS else _continued(chosen, width)
@@ -299,7 +339,7 @@ def _shuffled_inside(
     segment_lengths: Tensor,
     real: Tensor,
     num_negatives: int,
-    generator: torch.Generator | None,
+    source: _Source,
     *,
     must_differ: bool,
 ) -> Tensor:
@@ -307,13 +347,13 @@ def _shuffled_inside(
     position = torch.arange(segment.shape[1], device=segment.device)
     shape = (segment.shape[0], num_negatives, segment.shape[1])
     # Half the unit interval, so that rounding never carries a key into the next segment.
-    keys = segment[:, None] + 0.5 * _uniform(shape, device=segment.device, generator=generator)
+    keys = segment[:, None] + 0.5 * _uniform(shape, device=segment.device, source=source)
     places = torch.where(real[:, None], keys, segment.shape[1] + position).argsort(dim=2, stable=True)
     if not must_differ:
         return places
     length = segment_lengths.gather(1, segment)[:, None]
     start = (segment_lengths.cumsum(dim=1) - segment_lengths).gather(1, segment)[:, None]
-    draws = _uniform(shape, device=segment.device, generator=generator)
+    draws = _uniform(shape, device=segment.device, source=source)
     shift = _shift(draws.gather(2, segment[:, None].expand(shape)), length)
     rotated = start + (position - start + shift) % length.clamp_min(1)
     same = ((places == position) | ~real[:, None]).all(dim=2, keepdim=True)
@@ -325,7 +365,9 @@ def _shift(draws: Tensor, num_units: Tensor) -> Tensor:
     return torch.minimum(1 + (draws * (num_units - 1)).long(), (num_units - 1).clamp_min(0))
 
 
-def _uniform(shape: tuple[int, ...], *, device: torch.device, generator: torch.Generator | None) -> Tensor:
-    if generator is None:
+def _uniform(shape: tuple[int, ...], *, device: torch.device, source: _Source) -> Tensor:
+    if source is None:
         return torch.rand(shape, device=device)
-    return torch.rand(shape, device=generator.device, generator=generator).to(device)
+    if isinstance(source, SeededDraws):
+        return source.uniform(shape)
+    return torch.rand(shape, device=source.device, generator=source).to(device)

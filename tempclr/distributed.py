@@ -1,0 +1,114 @@
+"""The ranks of a distributed run: which one this is, and how the rows of all come together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = [
+    "first_row",
+    "gather_objects",
+    "gather_rows",
+    "largest_sizes",
+    "mean_over_ranks",
+    "num_ranks",
+    "rank",
+]
+
+
+def num_ranks() -> int:
+    """How many processes work together; 1 where ``torch.distributed`` is not initialised.
+
+    >>> num_ranks()
+    1
+    """
+    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if ready else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return torch.distributed.get_rank() if num_ranks() > 1 else 0
+
+
+def largest_sizes(sizes: Sequence[int], *, device: torch.device) -> list[int]:
+    """The largest of each number over the ranks; waits for all of them."""
+    if num_ranks() == 1:
+        return list(sizes)
+    largest = torch.tensor(list(sizes), device=device)
+    torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
+    return largest.tolist()
+
+
+def gather_rows(rows: Tensor, num_rows: int | None = None) -> Tensor:
+    """The rows of all ranks, in the order of the ranks, each rank's filled up with zeros to ``num_rows``.
+
+    Floating rows carry gradients home to the rank that they came from. Dimensions behind the first must agree.
+
+    Args:
+        rows: (n, ...) on this rank; n may differ from rank to rank.
+        num_rows: the largest n, as :func:`largest_sizes` gives it; None asks for it here.
+
+    Returns:
+        (num_ranks · num_rows, ...); this rank's own begin at :func:`first_row`.
+    """
+    if num_rows is None:
+        (num_rows,) = largest_sizes([len(rows)], device=rows.device)
+    rows = functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, num_rows - len(rows)))
+    if num_ranks() == 1:
+        return rows
+    if rows.is_floating_point():
+        return _GatherWithGradients.apply(rows.contiguous())
+    return _gather(rows)
+
+
+def first_row(num_rows: int) -> int:
+    """Where this rank's rows begin in what :func:`gather_rows` gives."""
+    return rank() * num_rows
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean over the ranks of a floating tensor; without a gradient."""
+    if num_ranks() == 1:
+        return values
+    values = values.detach().clone()
+    torch.distributed.all_reduce(values)
+    return values / num_ranks()
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """What each rank gave, on every rank, in their order. Objects travel pickled, among the ranks of this run alone."""
+    if num_ranks() == 1:
+        return [value]
+    found: list[Any] = [None] * num_ranks()
+    torch.distributed.all_gather_object(found, value)
+    return found
+
+
+class _GatherWithGradients(torch.autograd.Function):
+    """Note [Gather with gradients]: a gather of detached rows gives the same loss and, from the second step on, the
+    wrong weights, because a rank's units are also the negatives of the other ranks. What the losses of all ranks say
+    about a rank's rows is summed here; the mean over ranks that follows in DDP and FSDP makes it that of one process,
+    because each rank's loss is a sum over its own rows divided by the mean number of rows a rank."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        return _gather(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        gradient = gradient.contiguous()
+        torch.distributed.all_reduce(gradient)
+        return gradient.tensor_split(num_ranks())[rank()]
+
+
+def _gather(rows: Tensor) -> Tensor:
+    parts = [torch.empty_like(rows) for _ in range(num_ranks())]
+    torch.distributed.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
