@@ -5,10 +5,12 @@ BIN = $(VENV)/bin
 WORKERS ?= 2
 INSTALLED = $(VENV)/.installed
 COMPAT ?= $(VENV)/oldest
+APP ?= $(VENV)/app
+MODEL ?= runs/demo/model
 COMPAT_TESTS = $(addprefix tests/tempclr_kernels/test_triton_, interpreter.py pairwise.py) $(addprefix tests/tempclr/test_, \
 	configuration_tempclr.py modeling_tempclr.py processing_tempclr.py losses.py trainer.py)
 
-.PHONY: demo test test-all compat lint coverage soak audit clean
+.PHONY: demo app test test-all app-test compat lint coverage soak audit clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,14 +25,26 @@ $(COMPAT)/.installed: pyproject.toml constraints-oldest.txt
 	$(COMPAT)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[demo,dev]'
 	touch $@
 
+$(APP)/.installed: pyproject.toml constraints-app.txt
+	$(PYTHON) -m venv $(APP)
+	$(APP)/bin/python -m pip install --quiet --upgrade pip -c constraints-app.txt
+	$(APP)/bin/python -m pip install --quiet -c constraints-app.txt -e '.[app,demo]' pytest pytest-timeout playwright
+	touch $@
+
 demo: $(INSTALLED)  ## the main job, end to end, on generated videos: runs/demo/report.md
 	$(BIN)/tempclr demo --output_dir runs/demo
+
+app: $(APP)/.installed  ## the page to look at alignments, by the demo's model or MODEL=folder-or-id
+	$(APP)/bin/tempclr app --model $(MODEL)
 
 test: $(INSTALLED)  ## every quick test, in parallel
 	$(BIN)/python -m pytest -q -n $(WORKERS)
 
 test-all: $(INSTALLED)  ## the slow tests too
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not gpu'
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not gpu and not browser'
+
+app-test: $(APP)/.installed  ## the page in a browser: needs Debian's chromium
+	$(APP)/bin/python -m pytest -q -m browser tests/tempclr/test_app_browser.py
 
 compat: $(COMPAT)/.installed  ## the oldest versions we support, triton 3.6 among them, in an environment of their own
 	$(COMPAT)/bin/python -m pytest -q -n $(WORKERS) -m 'not gpu' tests/tempclr_kernels/test_triton_compile.py
@@ -42,7 +56,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 coverage: $(INSTALLED)
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not gpu' --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not gpu and not browser' --cov --cov-report=term --cov-fail-under=90
 
 soak: $(INSTALLED)  ## kills, damaged videos, a million rows, 10,000 steps: minutes; what was tried is in runs/soak
 	$(BIN)/python benchmarks/soak_videos.py

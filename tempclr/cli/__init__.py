@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import NoReturn
 
 from tempclr.errors import InputError
@@ -20,19 +21,23 @@ COMMANDS = {
     "demo": "the main job, end to end, on videos it makes itself",
     "prepare": "official files of a corpus to dataset rows",
     "extract": "videos to one feature vector a second",
-    "pretrain": "train TempCLR on paragraphs and videos, or with --video_only on videos alone",
-    "finetune": "train a model further: few-shot, localization",
-    "evaluate": "retrieval, clip-retrieval, moments, localization, matching, few-shot",
+    "pretrain": "train TempCLR on paragraphs and videos, with --video_only on videos alone; --method tclr on pixels",
+    "finetune": "train a model further: classification, few-shot, localization",
+    "evaluate": "retrieval, clip-retrieval, moments, localization, matching, few-shot, classification, nn-retrieval",
     "align": "find each sentence in one video",
+    "app": "a page in the browser to look at alignments",
     "publish": "send a model, a dataset or the kernels to the Hugging Face Hub",
     "convert": "a released checkpoint to a model folder",
     "bench": "kernels against peers on this machine",
 }
-# A word that hands a command over to another file, where the options are others.
+# A word, or an option with its value, that hands a command over to another file, where the options are others.
 VARIANTS = {
     ("extract", "--few_shot"): "extract_few_shot",
     ("pretrain", "--video_only"): "pretrain_video_only",
+    ("pretrain", "--method=tclr"): "pretrain_tclr",
     ("evaluate", "few-shot"): "evaluate_few_shot",
+    ("evaluate", "classification"): "evaluate_classification",
+    ("evaluate", "nn-retrieval"): "evaluate_classification",
 }
 
 
@@ -95,7 +100,8 @@ def _chosen(words: list[str]) -> str:
 
 
 def _run(command: str, words: list[str]) -> int:
-    variants = (file for (name, word), file in VARIANTS.items() if name == command and word in words)
+    said = {*words, *map("=".join, pairwise(words))}
+    variants = (file for (name, word), file in VARIANTS.items() if name == command and word in said)
     module = importlib.import_module(f"tempclr.cli.{next(variants, command)}")
     if hasattr(module, "run_words"):
         with _without_loading_bars():
