@@ -40,7 +40,6 @@ KINETICS = {  # what torchvision's weights were trained with
     "image_mean": [0.43216, 0.394666, 0.37645],
     "image_std": [0.22803, 0.22145, 0.216989],
     "resize_size": 128,
-    "frames_per_second": 15,
 }
 _HEAD = {"fc1": "dense", "bn1": "dense_norm", "fc2": "projection", "bn2": "projection_norm"}
 _RESNET = re.compile(r"(stem|layer[1-4])\.\d[\w.]*")

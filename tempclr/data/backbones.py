@@ -24,6 +24,7 @@ _WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 _FEATURE_METHODS = {"image_features": "get_image_features", "video_features": "get_video_features"}
+_CLIP_NETWORKS = ("tclr", "video_resnet")
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which image processor files use
 
 
@@ -57,7 +58,7 @@ def load_backbone(name: str, *, image_size: int | None = None) -> Backbone:
 
     Args:
         name: ``"efficientnet_lite0"`` (from the two efficientnet packages of the ``demo`` extra), or a folder or Hub id
-            of any Hugging Face vision or video model, S3D-G among them.
+            of any Hugging Face vision or video model, S3D-G and what TCLR trained among them.
         image_size: side of the square the encoder sees; None is the encoder's own (128 for EfficientNet-Lite0, which
             was trained at 224: small and quick).
 
@@ -144,13 +145,11 @@ class _Transformers(nn.Module):
 
 
 def _from_transformers(name: str, image_size: int | None) -> Backbone:
-    from transformers import AutoModel
-
     settings = _processor_settings(name)
     preprocessing = _preprocessing(settings, name, image_size)
     weights = _weight_files(name)
     try:
-        model, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        model, loading = _model_class(name).from_pretrained(name, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # unknown architecture, damaged weights: transformers says which
         raise InputError(
             f"cannot be loaded as a vision model: {' '.join(str(error).split())[:300]}", file=name
@@ -178,6 +177,22 @@ def _from_transformers(name: str, image_size: int | None) -> Backbone:
         frames_per_clip,
         settings.get("fps") if frames_per_clip > 1 else None,
     )
+
+
+def _model_class(name: str) -> Any:
+    """What loads the encoder: of TCLR's models the network alone, without the head that its losses are taken behind."""
+    if _model_type(name) in _CLIP_NETWORKS:
+        from tempclr.models.video_resnet import VideoResNetModel
+
+        return VideoResNetModel
+    from transformers import AutoModel
+
+    return AutoModel
+
+
+def _model_type(name: str) -> str | None:
+    file = _cached(name, "config.json")
+    return None if file is None else json.loads(file.read_text(encoding="utf-8")).get("model_type")
 
 
 # Note [Frames or clips]: whether an encoder takes single frames or clips is told by its files, not by the name of its
@@ -253,7 +268,24 @@ def _processor_settings(name: str) -> dict[str, Any]:
         file = _cached(name, filename)
         if file is not None:
             return json.loads(file.read_text(encoding="utf-8"))
+    if _model_type(name) in _CLIP_NETWORKS:
+        return _clip_network_settings(name)
     raise InputError("holds no preprocessor_config.json, so how to prepare pixels is not known", file=name)
+
+
+def _clip_network_settings(name: str) -> dict[str, Any]:
+    """Of a VideoResNet or TCLR folder: its configuration says which clips it takes, and the model normalises itself."""
+    from tempclr.models.video_resnet import VideoResNetConfig
+
+    config = VideoResNetConfig.from_pretrained(name)
+    return {
+        "size": {"shortest_edge": config.resize_size},
+        "do_center_crop": True,
+        "crop_size": config.image_size,
+        "do_normalize": False,
+        "num_frames": config.num_frames,
+        "fps": config.frames_per_second,
+    }
 
 
 def _preprocessing(settings: Mapping[str, Any], name: str, image_size: int | None) -> Preprocessing:

@@ -28,11 +28,11 @@ class VideoResNetConfig(PreTrainedConfig):
     no stride in time and its first convolution looks two places far; in R(2+1)D that convolution is a full 3-D one, as
     released; in C3D the last pooling leaves time alone. False gives the stock networks, with two places.
 
-    ``num_frames``, ``image_size``, ``frames_per_second`` and ``resize_size`` record which clips it was trained on or
-    is to be given: frames taken so many a second, the shorter side scaled to ``resize_size``, the middle square of
-    ``image_size`` cut out. Pixels are always given in RGB, from 0 to 1; what else the weights were trained with the
-    model does itself: ``channel_order`` "bgr" reverses the channels, ``image_mean`` is subtracted from them and
-    ``image_std`` divides them (None, as in TCLR: neither).
+    ``num_frames``, ``frames_per_second``, ``resize_size`` and ``image_size`` record which clips it is to be given for
+    features: frames taken so many a second (by default those of one second are a clip), the shorter side scaled to
+    ``resize_size``, the middle square of ``image_size`` cut out. Pixels are always given in RGB, from 0 to 1; what else
+    the weights were trained with the model does itself: ``channel_order`` "bgr" reverses the channels, ``image_mean``
+    is subtracted from them and ``image_std`` divides them (None, as in TCLR: neither).
 
     Raises:
         ValueError: a field that no network can be built from, named with its value.
@@ -57,7 +57,7 @@ class VideoResNetConfig(PreTrainedConfig):
     resize_size: int = 140
     image_mean: Any = None
     image_std: Any = None
-    frames_per_second: float | int = 12.5
+    frames_per_second: float | int = 16
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
