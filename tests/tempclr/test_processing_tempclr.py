@@ -119,6 +119,17 @@ def test_mistakes_are_named(processor, inputs, message):
         processor(**inputs)
 
 
+def test_options_of_the_tokenizer_are_taken_as_by_other_processors(processor):
+    flat = processor(text="add salt", padding="max_length", max_length=6)
+    grouped = processor(text="add salt", text_kwargs={"padding": "max_length", "max_length": 6}, return_tensors="np")
+    assert flat["input_ids"].tolist() == grouped["input_ids"].tolist() and flat["input_ids"].shape == (1, 6)
+    assert processor(text=[["add salt"]], max_length=3, truncation=True)["input_ids"].shape == (1, 1, 3)
+    with pytest.raises(ValueError, match="padding is given twice, as True and in text_kwargs as False"):
+        processor(text="add salt", padding=True, text_kwargs={"padding": False})
+    with pytest.raises(TypeError, match="unexpected option 'stride'"):
+        processor(text="add salt", stride=3)
+
+
 def test_limits_are_checked(processor):
     with pytest.raises(ValueError, match="max_text_tokens must be an integer of at least 1, got 0"):
         TempCLRProcessor(processor.tokenizer, max_text_tokens=0)

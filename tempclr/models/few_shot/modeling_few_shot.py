@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_few_shot import FewShotConfig
 from .modeling_few_shot_heads import class_scores, sequence_distances
@@ -26,7 +28,8 @@ class FewShotOutput(ModelOutput):
     ``frame_embeds`` (N, T, hidden_size): what the Transformer makes of each frame, the representation that few-shot
     heads match (S_a). ``linear_embeds`` (N, T, hidden_size): the linear layer's, which pretraining shuffles (S_p).
     ``loss`` and its parts ``unit_loss`` and ``sequence_loss`` are there when the loss was asked for. Both embeddings
-    are zero for frames that are padding.
+    are zero for frames that are padding. ``hidden_states``, under ``output_hidden_states=True``: what goes into the
+    Transformer and what comes out of each of its layers.
     """
 
     loss: torch.Tensor | None = None
@@ -34,6 +37,7 @@ class FewShotOutput(ModelOutput):
     sequence_loss: torch.Tensor | None = None
     frame_embeds: torch.Tensor | None = None
     linear_embeds: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -52,6 +56,7 @@ class FewShotPreTrainedModel(PreTrainedModel):
     base_model_prefix = "few_shot"
     main_input_name = "frame_features"
     input_modalities: tuple[str, ...] = ("video",)
+    _can_record_outputs: ClassVar = {"hidden_states": nn.TransformerEncoderLayer}
     # The losses are means over videos and over queries: the Trainer must divide by its accumulation steps itself.
     accepts_loss_kwargs = False
 
@@ -119,7 +124,8 @@ class FewShotModel(FewShotPreTrainedModel):
         hidden_states = self.transformer(hidden_states, src_key_padding_mask=None if frame_mask is None else hidden)
         return hidden_states.masked_fill(~real[..., None], 0).unflatten(0, batch)
 
-    @can_return_tuple
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
         frame_features: torch.FloatTensor | None = None,
@@ -200,7 +206,7 @@ class FewShotForEpisodes(FewShotPreTrainedModel):
     torch.Size([1, 10, 5])
     """
 
-    main_input_name = "query_features"
+    main_input_name = "support_features"
 
     def __init__(self, config: FewShotConfig):
         super().__init__(config)

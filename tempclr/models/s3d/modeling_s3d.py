@@ -169,6 +169,7 @@ class S3DTextModel(S3DPreTrainedModel):
     base_model_prefix = "text_model"
     main_input_name = "input_ids"
     input_modalities = ("text",)
+    supports_gradient_checkpointing = False
     _input_embed_layer = "word_embeddings"
     _can_record_outputs: ClassVar = {}
     _keys_to_ignore_on_load_unexpected: ClassVar = [r"^video_model\."]
@@ -252,6 +253,9 @@ class S3DVideoModel(S3DPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.stem[0].convolution
+
+    def set_input_embeddings(self, value: Any) -> None:
+        self.stem[0].convolution = value
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)

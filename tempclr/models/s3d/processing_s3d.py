@@ -16,6 +16,9 @@ from transformers.utils import PROCESSOR_NAME
 
 from .tokenization_s3d import VOCABULARY_FILE, S3DTokenizer
 
+OPTIONS = ("return_tensors", "padding", "truncation", "max_length")
+OPTION_GROUPS = ("text_kwargs", "videos_kwargs", "common_kwargs")
+TEXT_DEFAULTS = {"padding": "max_length", "truncation": True}
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
@@ -60,17 +63,22 @@ class S3DProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return ["pixel_values_videos", "input_ids"]
 
-    def __call__(
-        self, text: str | Sequence[str] | None = None, videos: Any = None, *, return_tensors: str | None = "pt"
-    ) -> BatchFeature:
+    def __call__(self, text: str | Sequence[str] | None = None, videos: Any = None, **kwargs: Any) -> BatchFeature:
         """Make the inputs of ``S3DModel`` from sentences, from the frames of one video, or from both.
 
-        ``videos``: uint8 RGB frames (T, H, W, 3), already ``fps`` a second. Returns ``pixel_values_videos``
-        (clips, num_frames, 3, crop_size, crop_size), float32 from 0 to 1, and ``input_ids`` (sentences, words), int64.
+        ``videos``: uint8 RGB frames (T, H, W, 3), already ``fps`` a second. ``return_tensors``: "pt" (default), "np",
+        or None for lists. ``padding``, ``truncation`` and ``max_length`` of the tokenizer may be given too, also in
+        ``text_kwargs`` or ``common_kwargs``, as transformers' processors take them; by default sentences are filled to
+        16 words. Returns ``pixel_values_videos`` (clips, num_frames, 3, crop_size, crop_size), float32 from 0 to 1, and
+        ``input_ids`` (sentences, words), int64.
 
         Raises:
-            ValueError: nothing was given, there is no vocabulary, or the frames are of another shape or type.
+            ValueError: nothing was given, there is no vocabulary, the frames are of another shape or type, or
+                ``do_sample_frames`` is not False: frames come sampled.
+            TypeError: an option that is none of these.
         """
+        options = _options(kwargs)
+        return_tensors = options.pop("return_tensors", "pt")
         if text is None and videos is None:
             raise ValueError("give text, videos or both")
         batch: dict[str, Any] = {}
@@ -80,7 +88,7 @@ class S3DProcessor(ProcessorMixin):
             if self.tokenizer is None:
                 raise ValueError("this processor has no vocabulary: convert the checkpoint with --vocabulary")
             sentences = [text] if isinstance(text, str) else list(text)
-            batch["input_ids"] = self.tokenizer(sentences, padding="max_length", truncation=True)["input_ids"]
+            batch["input_ids"] = self.tokenizer(sentences, **{**TEXT_DEFAULTS, **options})["input_ids"]
         return BatchFeature(batch, tensor_type=return_tensors)
 
     def _clips(self, frames: np.ndarray) -> torch.Tensor:
@@ -116,6 +124,22 @@ class S3DProcessor(ProcessorMixin):
             pretrained_model_name_or_path, VOCABULARY_FILE, _raise_exceptions_for_missing_entries=False, **places
         )
         return [None if found is None else S3DTokenizer.from_pretrained(pretrained_model_name_or_path, **places)]
+
+
+def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The options in ``kwargs``, those in its groups included; one that is given twice may not differ."""
+    options = {name: value for name, value in kwargs.items() if name not in OPTION_GROUPS}
+    for group in OPTION_GROUPS:
+        for name, value in (kwargs.get(group) or {}).items():
+            if name in options and options[name] != value:
+                raise ValueError(f"{name} is given twice, as {options[name]!r} and in {group} as {value!r}")
+            options[name] = value
+    if options.pop("do_sample_frames", False) is not False:
+        raise ValueError("this processor takes frames that are sampled already: leave do_sample_frames out")
+    for name in options:
+        if name not in OPTIONS:
+            raise TypeError(f"got an unexpected option {name!r}: this processor takes {', '.join(OPTIONS)}")
+    return options
 
 
 __all__ = ["S3DProcessor"]

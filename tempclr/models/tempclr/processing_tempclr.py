@@ -10,6 +10,8 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 MASKS = ("sentence_mask", "video_mask", "clip_mask")
+OPTIONS = ("return_tensors", "padding", "truncation", "max_length")
+OPTION_GROUPS = ("text_kwargs", "common_kwargs")
 
 
 class TempCLRProcessor(ProcessorMixin):
@@ -52,7 +54,7 @@ class TempCLRProcessor(ProcessorMixin):
         video_features: Any = None,
         *,
         clip_sentence_index: Sequence[Sequence[int]] | None = None,
-        return_tensors: str | None = "pt",
+        **kwargs: Any,
     ) -> BatchFeature:
         """Make the inputs of ``TempCLRModel`` from sentences, from clips, or from both.
 
@@ -61,19 +63,26 @@ class TempCLRProcessor(ProcessorMixin):
         give the shape of paragraphs, with ``sentence_mask`` (B, S) and ``clip_mask`` (B, C); ``clip_sentence_index``,
         for each clip the index of its sentence or -1, is then padded with -1.
 
-        Returns ``input_ids``, ``attention_mask`` (int64), ``video_features`` (float32) and the masks (bool) as tensors
-        ("pt"), arrays ("np") or lists (None).
+        ``return_tensors``: "pt" (default), "np", or None for lists. ``padding``, ``truncation`` and ``max_length`` of
+        the tokenizer may be given too, also in ``text_kwargs`` or ``common_kwargs``, as by transformers' processors.
+
+        Returns ``input_ids``, ``attention_mask`` (int64), ``video_features`` (float32) and the masks (bool).
 
         Raises:
             ValueError: nothing was given, something is nested in another way, or text and clips disagree.
+            TypeError: an option that is none of these.
         """
+        options = _options(kwargs)
+        return_tensors = options.pop("return_tensors", "pt")
         if text is None and video_features is None:
             raise ValueError("give text, video_features or both")
         arrays: dict[str, np.ndarray] = {}
         text_depth = feature_depth = None
         if text is not None:
             text_depth = _text_depth(text)
-            arrays.update(self._tokenize_paragraphs(text) if text_depth == 2 else self._tokenize(_listed(text)))
+            arrays.update(
+                self._tokenize_paragraphs(text, options) if text_depth == 2 else self._tokenize(_listed(text), options)
+            )
         if video_features is not None:
             feature_depth = _feature_depth(video_features)
             arrays.update(
@@ -88,24 +97,25 @@ class TempCLRProcessor(ProcessorMixin):
             return BatchFeature({name: array.tolist() for name, array in arrays.items()})
         return BatchFeature(arrays, tensor_type=return_tensors)
 
-    def _tokenize(self, sentences: Sequence[str]) -> dict[str, np.ndarray]:
+    def _tokenize(self, sentences: Sequence[str], options: dict[str, Any]) -> dict[str, np.ndarray]:
         if not sentences:
             raise ValueError("text is an empty list")
+        most = min(self.max_text_tokens, self.tokenizer.model_max_length)
         encoded = self.tokenizer(
             list(sentences),
-            padding=True,
+            **{"padding": True, "truncation": True, "max_length": most, **options},
             padding_side="right",
-            truncation=True,
-            max_length=min(self.max_text_tokens, self.tokenizer.model_max_length),
             return_token_type_ids=False,
             return_attention_mask=True,
             return_tensors="np",
         )
         return {name: np.asarray(encoded[name], dtype=np.int64) for name in ("input_ids", "attention_mask")}
 
-    def _tokenize_paragraphs(self, paragraphs: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    def _tokenize_paragraphs(
+        self, paragraphs: Sequence[Sequence[str]], options: dict[str, Any]
+    ) -> dict[str, np.ndarray]:
         mask = _lengths_mask([len(paragraph) for paragraph in paragraphs])
-        flat = self._tokenize([sentence for paragraph in paragraphs for sentence in paragraph])
+        flat = self._tokenize([sentence for paragraph in paragraphs for sentence in paragraph], options)
         arrays = {name: _unflatten(array, mask) for name, array in flat.items()}
         arrays["input_ids"][~mask] = self.tokenizer.pad_token_id
         return {**arrays, "sentence_mask": mask}
@@ -133,6 +143,20 @@ class TempCLRProcessor(ProcessorMixin):
 
     def decode(self, *args: Any, **kwargs: Any) -> str:
         return self.tokenizer.decode(*args, **kwargs)
+
+
+def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The options in ``kwargs``, those in its groups included; one that is given twice may not differ."""
+    options = {name: value for name, value in kwargs.items() if name not in OPTION_GROUPS}
+    for group in OPTION_GROUPS:
+        for name, value in (kwargs.get(group) or {}).items():
+            if name in options and options[name] != value:
+                raise ValueError(f"{name} is given twice, as {options[name]!r} and in {group} as {value!r}")
+            options[name] = value
+    for name in options:
+        if name not in OPTIONS:
+            raise TypeError(f"got an unexpected option {name!r}: this processor takes {', '.join(OPTIONS)}")
+    return options
 
 
 def _listed(text: Any) -> Sequence[str]:
