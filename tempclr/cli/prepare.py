@@ -15,6 +15,12 @@ CORPORA = {
     "coin": "COIN.json",
     "activitynet": "train.json, val_1.json, val_2.json of ActivityNet-Captions",
 }
+ACTIONS = {
+    "ucf101": "the folder ucfTrainTestlist",
+    "hmdb51": "the folder of <class>_test_split1.txt and so on",
+    "kinetics": "train.csv, val.csv, test.csv of Kinetics-400, -600 or -700",
+    "diving48": "Diving48_V2_train.json, Diving48_V2_test.json and Diving48_vocab.json",
+}
 _MAX_REASONS = 20  # of those on the terminal; the report has all
 
 
@@ -28,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_common(corpus)
         if name in _OPTIONS:
             _OPTIONS[name](corpus)
+    for name, files in ACTIONS.items():
+        corpus = corpora.add_parser(name, help=f"labelled videos, from {files}", description=f"{name}: from {files}.")
+        _add_actions(corpus, name, files)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +54,19 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features_per_second", type=float, help="of the features (default: their recipe's, else 1)")
     parser.add_argument("--skip_bad_rows", action="store_true", help="leave bad records out, and list them")
     parser.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="seed of every random choice (default 0)")
+
+
+def _add_actions(parser: argparse.ArgumentParser, name: str, files: str) -> None:
+    parser.add_argument("--annotations", required=True, nargs="+", metavar="PATH", help=files)
+    parser.add_argument("--videos", metavar="DIR", help="folder with the video files, sub-folders included")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the rows and report.json")
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="only these splits (default: all)")
+    parser.add_argument("--skip_bad_rows", action="store_true", help="leave bad records out, and list them")
+    parser.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="as every command; nothing is random here")
+    if name in ("ucf101", "hmdb51"):
+        parser.add_argument("--fold", type=int, choices=(1, 2, 3), default=1, help="official split (default 1)")
+    if name == "diving48":
+        parser.add_argument("--version", choices=("v1", "v2"), default="v2", help="of the labels (default v2)")
 
 
 def _add_howto100m(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +105,8 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare, then say what was done and what was left out."""
+    if arguments.corpus in ACTIONS:
+        return _run_actions(arguments)
     from tempclr.data.readers import prepare_corpus
 
     report = prepare_corpus(
@@ -102,6 +126,25 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{split}: {_told(totals)}")
     state = "written" if report.is_new else "already there, from the same files and options"
     print(f"{sum(total['num_videos'] for total in report.splits.values())} videos {state}: {arguments.output}")
+    return 0
+
+
+def _run_actions(arguments: argparse.Namespace) -> int:
+    from tempclr.data import readers
+
+    options = {name: getattr(arguments, name) for name in ("fold", "version") if hasattr(arguments, name)}
+    report = readers.prepare_actions(
+        getattr(readers, f"read_{arguments.corpus}")(arguments.annotations, **options),
+        corpus=arguments.corpus,
+        output_dir=arguments.output,
+        videos=arguments.videos,
+        splits=arguments.splits,
+        skip_bad_rows=arguments.skip_bad_rows,
+    )
+    _print_left_out(report)
+    for split, totals in report.splits.items():
+        print(f"{split}: {totals['num_videos']} of {totals['num_listed']} videos, {totals['num_labels']} classes")
+    print(f"{sum(total['num_videos'] for total in report.splits.values())} videos written: {arguments.output}")
     return 0
 
 
@@ -129,7 +172,7 @@ def _print_left_out(report: Any) -> None:
         print(f"left out: {len(ids)} videos of {split} without features or file: {shown}", file=sys.stderr)
     for what, count in report.notes.items():
         print(f"note: {what}: {count}", file=sys.stderr)
-    for hint in report.hints:
+    for hint in getattr(report, "hints", ()):
         print(f"note: {hint}", file=sys.stderr)
 
 
