@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tempclr.data import video_seeking
 from tempclr.data.clip_sampling import ClipSampler, read_nominal_frames
 from tempclr.data.video import iterate_frames, write_video
 from tempclr.data.video_seeking import nominal_frames, read_frames_at
@@ -147,3 +148,30 @@ def test_files_that_are_no_videos_are_named(tmp_path):
             call()
     with pytest.raises(ValueError, match="frames_per_second"):
         nominal_frames(tmp_path / "a.mp4", frames_per_second=0)
+
+
+def test_seeking_passes_over_what_lies_before(videos, monkeypatch):
+    """Of 100 frames with a keyframe every 12, those up to the last keyframe before are not decoded."""
+    decoded = []
+    original = video_seeking._Seekable._decoded
+
+    def counted(self):
+        for frame in original(self):
+            decoded.append(frame.time)
+            yield frame
+
+    monkeypatch.setattr(video_seeking._Seekable, "_decoded", counted)
+    assert numbers_of(read_frames_at(videos["mp4"], [3.4, 3.5])) == [85, 87]
+    assert len(decoded) <= 1 + 12 + 4 and min(decoded[1:]) > 2.9
+    decoded.clear()
+    assert numbers_of(read_frames_at(videos["one_keyframe"], [3.4])) == [85]
+    assert len(decoded) >= 86  # no keyframe but the first
+
+
+def test_a_keyframe_found_too_late_means_decoding_from_the_start(videos, monkeypatch):
+    """Note [Seeking must not change a frame]: as with containers that know keyframes by decoding time."""
+    original = video_seeking._Seekable._keyframe_before
+    monkeypatch.setattr(video_seeking._Seekable, "_keyframe_before", lambda self, time: original(self, time + 0.6))
+    assert numbers_of(read_frames_at(videos["mp4"], [2.0, 2.2])) == [50, 55]
+    monkeypatch.setattr(video_seeking._Seekable, "_keyframe_before", lambda self, time: None)
+    assert numbers_of(read_frames_at(videos["mkv"], [2.0, 2.2])) == [50, 55]
