@@ -78,15 +78,17 @@ class VideoResNetBlock(nn.Module):
 
 @contextmanager
 def fixed_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch normalisation by the statistics of the batch, without updating the running ones."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm3d) and norm.track_running_stats]
+    """Batch normalisation by the statistics of the batch, which leaves the running ones as they are."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm3d)]
+    settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        # Without `track_running_stats` fewer tensors would be saved for the backward pass, which checkpointing refuses.
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, setting in zip(norms, settings, strict=True):
+            norm.momentum, norm.num_batches_tracked = setting
 
 
 def _convolution(
