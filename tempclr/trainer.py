@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from tempclr.data.files import atomic_path
 from tempclr.losses import tempclr_loss
 from tempclr.mini_batches import embed_in_mini_batches
+from tempclr.trainer_push import PushingTrainer, TokenlessTrainingArguments
 
 __all__ = ["TRAINABLE_PARAMETERS", "TempCLRTrainer", "TempCLRTrainingArguments", "select_parameters"]
 
@@ -25,7 +26,7 @@ NOT_PREDICTIONS = [*LOSS_PARTS, "text_model_output", "video_model_output"]
 
 
 @dataclass
-class TempCLRTrainingArguments(TrainingArguments):
+class TempCLRTrainingArguments(TokenlessTrainingArguments):
     """``transformers.TrainingArguments`` with what contrastive training needs as defaults, and four fields more.
 
     ``remove_unused_columns=False`` (the collator reads whole rows) and ``label_names=[]`` (there are none); everything
@@ -91,7 +92,7 @@ def select_parameters(model: nn.Module, train_parameters: str) -> int:
     return count
 
 
-class TempCLRTrainer(Trainer):
+class TempCLRTrainer(PushingTrainer):
     """Trains a ``TempCLRModel`` on paragraphs or pairs; all of ``Trainer`` works, with these differences.
 
     * ``unit_loss`` and ``sequence_loss`` are logged beside ``loss``, averaged over the same steps, and
@@ -101,7 +102,8 @@ class TempCLRTrainer(Trainer):
     * A loss that is not finite stops the training before the weights are touched.
     * ``evaluator(model) -> dict`` is called in every evaluation; its numbers are logged with the prefix ``eval_`` and
       may choose the best model (``metric_for_best_model``). It runs in evaluation mode without gradients.
-    * The model card is TempCLR's own.
+    * The model card is TempCLR's own, and pushes to the Hub send what a model is made of alone, see
+      :class:`tempclr.trainer_push.PushingTrainer`.
 
     Args:
         evaluator: see above.

@@ -36,6 +36,7 @@ LAYERS = {
     "evaluation": 5,
     "benchmark": 5,
     "trainer": 5,
+    "trainer_push": 5,
     "hub": 6,
     "recipes": 7,
     "cli": 8,
@@ -48,6 +49,7 @@ LAZY_EDGES = {
     ("models", "inference"),
     ("inference", "evaluation"),
     ("trainer", "hub"),
+    ("trainer_push", "hub"),
     ("plots", "inference"),
 }
 EXPORTED_FUNCTIONS = {"dtw", "otam", "alignment", "pairwise_distances"}

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, TypeVar
 
 from tempclr.errors import InputError
@@ -18,7 +19,7 @@ from tempclr.errors import InputError
 from .probe import PROBE_FILE, store_probe
 from .staging import Staged
 
-__all__ = ["Published", "next_tag", "send", "verify_model"]
+__all__ = ["Published", "next_tag", "patiently", "send", "upload", "verify_model"]
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -122,6 +123,47 @@ def send(
     return Published(url=str(address), commit=commit.oid, tag=chosen)
 
 
+def upload(
+    folder: str | PathLike[str],
+    repo_id: str,
+    *,
+    message: str,
+    revision: str | None = None,
+    token: str | None = None,
+    wait_seconds: float = 1.0,
+) -> Any:
+    """Send all files of ``folder`` as one commit to a model repository that is there; other files there stay.
+
+    Returns ``huggingface_hub``'s ``CommitInfo``.
+
+    Raises:
+        InputError: the Hub refuses or stays out of reach; one line, without the token.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    return patiently(
+        lambda: api.upload_folder(
+            repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision, ignore_patterns=[]
+        ),
+        repo_id=repo_id,
+        wait_seconds=wait_seconds,
+    )
+
+
+def patiently(request: Callable[[], _T], *, repo_id: str, wait_seconds: float = 1.0) -> _T:
+    """The answer to a request that is made again, as in :func:`send`, where it failed for a reason that may pass.
+
+    Raises:
+        InputError: it failed for good; one line, without the token.
+    """
+    try:
+        return _Patient(wait_seconds)(request)
+    except _client_errors() as error:
+        # Without its cause, whose text may hold more than is for the log.
+        raise InputError(f"{repo_id}: {explain(error)}") from None
+
+
 def explain(error: BaseException) -> str:
     """What a failed request means, in one line and without tokens."""
     status = _status(error)
@@ -144,7 +186,7 @@ class _Patient:
     def __call__(self, request: Callable[[], _T]) -> _T:
         for attempt in range(MAX_ATTEMPTS):
             try:
-                return request()
+                return _unwrapped(request)
             except _client_errors() as error:
                 status = _status(error)
                 may_pass = (status is None or status in RETRIED_STATUSES) and not _is_offline(error)
@@ -155,6 +197,16 @@ class _Patient:
                 _LOG.warning("%s; trying again in %.0f s", explain(error), wait)
                 time.sleep(wait)
         raise AssertionError("unreachable")
+
+
+def _unwrapped(request: Callable[[], _T]) -> _T:
+    """The client hides what failed in the upload of a large file behind a RuntimeError without a status."""
+    try:
+        return request()
+    except RuntimeError as error:
+        if isinstance(error.__cause__, _client_errors()):
+            raise error.__cause__ from None
+        raise
 
 
 def _client_errors() -> tuple[type[BaseException], ...]:

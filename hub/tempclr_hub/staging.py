@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tempclr.errors import InputError
 
-__all__ = ["KINDS", "Staged", "stage_dataset", "stage_model"]
+__all__ = ["KINDS", "Staged", "stage_dataset", "stage_model", "stage_state"]
 
 KINDS = ("model", "dataset")
 
@@ -44,6 +44,9 @@ MODEL_FILES = (
     "modeling_*.py",
     "processing_*.py",
 )
+CARD_FILES = ("README.md", "alignment.png")
+# What a training run resumes from, beside the model; never sent unless it is asked for by name.
+STATE_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "trainer_state.json")
 TEXT_SUFFIXES = (".json", ".md", ".py", ".txt", ".yaml", ".yml")
 _SECRETS = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|api_org_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{30,})\b")
 
@@ -66,8 +69,18 @@ class Staged:
         return sorted((path.relative_to(self.folder).as_posix(), path.stat().st_size) for path in found)
 
 
-def stage_model(source: str | PathLike[str], target: str | PathLike[str]) -> Staged:
+def stage_model(
+    source: str | PathLike[str],
+    target: str | PathLike[str],
+    *,
+    beside: str | PathLike[str] | None = None,
+    secrets: Sequence[str] = (),
+) -> Staged:
     """Copy the files a model consists of (``MODEL_FILES``) into ``target``, a new or empty folder.
+
+    Args:
+        beside: the folder that the card and its picture come from, where that is not ``source``.
+        secrets: texts that no file may hold, further to what looks like an access token.
 
     Raises:
         InputError: ``source`` holds no config.json or no weights, a file is a link that leads out of it, or a text
@@ -75,19 +88,43 @@ def stage_model(source: str | PathLike[str], target: str | PathLike[str]) -> Sta
         FileExistsError: ``target`` is not empty.
     """
     folder = _existing_folder(source)
-    chosen = [path for path in sorted(folder.iterdir()) if path.is_file() and _matches(path.name, MODEL_FILES)]
+    chosen = _chosen(folder, MODEL_FILES)
     names = {path.name for path in chosen}
-    if "config.json" not in names or not fnmatch.filter(names, "*model*.safetensors"):
+    if not names & {"config.json", "adapter_config.json"} or not fnmatch.filter(names, "*model*.safetensors"):
         raise InputError("not a model folder: it needs config.json and model.safetensors", file=folder)
+    if beside is not None:
+        chosen = [path for path in chosen if path.name not in CARD_FILES] + _chosen(Path(beside), CARD_FILES)
+    new = _copied(chosen, target, secrets)
+    return Staged(new, "model", tuple(path.name for path in sorted(folder.iterdir()) if path.name not in names))
+
+
+def stage_state(source: str | PathLike[str], target: str | PathLike[str], *, secrets: Sequence[str] = ()) -> None:
+    """Copy a checkpoint of the Trainer, the model and what a run resumes from (``STATE_FILES``), into ``target``.
+
+    Its pickled training arguments stay behind: resuming does not read them.
+
+    Raises:
+        InputError: as :func:`stage_model`.
+        FileExistsError: ``target`` is not empty.
+    """
+    _copied(_chosen(_existing_folder(source), (*MODEL_FILES, *STATE_FILES)), target, secrets)
+
+
+def _chosen(folder: Path, patterns: Sequence[str]) -> list[Path]:
     root = folder.resolve()
+    chosen = [path for path in sorted(folder.iterdir()) if path.is_file() and _matches(path.name, patterns)]
     for path in chosen:
         if not path.resolve().is_relative_to(root):
             raise InputError("is a link that leads out of the model folder: put a copy there", file=path)
+    return chosen
+
+
+def _copied(chosen: Sequence[Path], target: str | PathLike[str], secrets: Sequence[str]) -> Path:
     new = _new_folder(target)
     for path in chosen:
         shutil.copyfile(path, new / path.name)
-    _refuse_secrets(new)
-    return Staged(new, "model", tuple(path.name for path in sorted(folder.iterdir()) if path.name not in names))
+    _refuse_secrets(new, secrets)
+    return new
 
 
 def stage_dataset(source: str | PathLike[str], target: str | PathLike[str], *, card: str) -> Staged:
@@ -175,13 +212,14 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _refuse_secrets(folder: Path) -> None:
+def _refuse_secrets(folder: Path, secrets: Sequence[str] = ()) -> None:
     """The text itself is never told: an error message may be logged."""
-    own = os.environ.get("HF_TOKEN", "")
+    # A shorter one would be found in any text.
+    own = [secret for secret in (os.environ.get("HF_TOKEN", ""), *secrets) if len(secret) > 6]
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix in TEXT_SUFFIXES:
             text = path.read_text(encoding="utf-8", errors="replace")
-            if _SECRETS.search(text) or (len(own) > 6 and own in text):
+            if _SECRETS.search(text) or any(secret in text for secret in own):
                 name = path.relative_to(folder).as_posix()
                 raise InputError("holds what looks like an access token: take it out before publishing", file=name)
 
