@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -10,15 +13,22 @@ import torch.distributed
 from torch import Tensor
 from torch.nn import functional
 
+from tempclr.errors import InputError
+from tempclr.rank_watch import watched_ranks
+
 __all__ = [
     "first_row",
     "gather_objects",
     "gather_rows",
+    "joined_ranks",
     "largest_sizes",
     "mean_over_ranks",
     "num_ranks",
     "rank",
+    "shared_map",
 ]
+
+JOIN_TIMEOUT_SECONDS = 3600.0
 
 
 def num_ranks() -> int:
@@ -88,6 +98,67 @@ def gather_objects(value: Any) -> list[Any]:
     found: list[Any] = [None] * num_ranks()
     torch.distributed.all_gather_object(found, value)
     return found
+
+
+def shared_map(
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    *,
+    across_ranks: bool = True,
+    bar: str | None = None,
+    unit: str = "video",
+    size: Callable[[Any], int] = lambda item: 1,
+) -> list[Any]:
+    """``function`` of each item, in the order of the items; the ranks share the work and all have all results.
+
+    Args:
+        function: its results must not depend on what was done before, or ranks would change them. They travel pickled.
+        across_ranks: False does all the work here; True must be called on every rank.
+        bar: name of a progress bar, on rank 0.
+        unit, size: what the bar counts, and how many of them an item is.
+
+    >>> shared_map(abs, [-2, 1])
+    [2, 1]
+    """
+    from tqdm.auto import tqdm
+
+    first, step = (rank(), num_ranks()) if across_ranks else (0, 1)
+    share = items[first::step]
+    found = []
+    with tqdm(total=sum(map(size, share)), desc=bar, unit=unit, disable=bar is None or first > 0) as progress:
+        for item in share:
+            found.append(function(item))
+            progress.update(size(item))
+    if step == 1:
+        return found
+    shares = gather_objects(found)
+    return [shares[place % step][place // step] for place in range(len(items))]
+
+
+@contextmanager
+def joined_ranks() -> Iterator[None]:
+    """Within the block this process works together with the others that torchrun or accelerate launch started.
+
+    For commands that are no training (the Trainer joins by itself). Without such a launcher, nothing happens. The ranks
+    talk by gloo, whatever the device; each takes a GPU of its own as far as there are so many.
+
+    Raises:
+        InputError: the launcher's environment variables are incomplete.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or torch.distributed.is_initialized():
+        yield
+        return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise InputError(f"WORLD_SIZE is set but not {', '.join(missing)}: start several processes by torchrun")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=JOIN_TIMEOUT_SECONDS))
+    try:
+        with watched_ranks():
+            yield
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 class _GatherWithGradients(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from typing import Any
 
 
 class InputError(ValueError):
@@ -22,10 +23,18 @@ class InputError(ValueError):
         row: int | None = None,
         field: str | None = None,
     ):
-        self.file, self.row, self.field = file, row, field
+        self.message, self.file, self.row, self.field = message, file, row, field
         place = [str(file)] if file is not None else []
         if row is not None:
             place.append(f"row {row}")
         if field is not None:
             place.append(f"field {field!r}")
         super().__init__(f"{', '.join(place)}: {message}" if place else message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it can come from another process."""
+        return _again, (type(self), self.message, self.file, self.row, self.field)
+
+
+def _again(kind: type[InputError], message: str, file: Any, row: int | None, field: str | None) -> InputError:
+    return kind(message, file=file, row=row, field=field)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tempclr.distributed import num_ranks, shared_map
 from tempclr.errors import InputError
 from tempclr.similarities import check_batch_size
 from tempclr.similarities import similarity as similarity
@@ -29,9 +30,17 @@ ALIGN_MEASURES = ("dtw", "otam", "localize")
 
 
 def encode_text(
-    model: Any, sentences: str | Sequence[str], *, batch_size: int = 64, show_progress_bar: bool = False
+    model: Any,
+    sentences: str | Sequence[str],
+    *,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+    across_ranks: bool = False,
 ) -> Tensor:
     """One vector a sentence: (n, hidden_size).
+
+    ``across_ranks``: the ranks of ``torch.distributed`` share the batches and all have all vectors; every rank must
+    then call this.
 
     Raises:
         InputError: the model has no processor, or an entry is not a string.
@@ -51,7 +60,8 @@ def encode_text(
         return model.get_text_features(**batch).pooler_output
 
     lengths = [len(sentence) for sentence in sentences]
-    rows = _in_batches(model, encode, lengths, batch_size=batch_size, bar="encode text" if show_progress_bar else None)
+    bar = "encode text" if show_progress_bar else None
+    rows = _in_batches(model, encode, lengths, batch_size=batch_size, bar=bar, across_ranks=across_ranks)
     return torch.stack(rows) if rows else torch.zeros(0, model.config.text_config.hidden_size)
 
 
@@ -375,18 +385,23 @@ def _in_batches(
     *,
     batch_size: int,
     bar: str | None,
+    across_ranks: bool = False,
 ) -> list[Tensor]:
     """Run ``encode`` on batches of indices, longest first so that a batch is padded little; rows in the given order."""
-    from tqdm.auto import tqdm
-
     check_batch_size(batch_size)
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    rows: dict[int, Tensor] = {}
-    with evaluating(model), tqdm(total=len(order), desc=bar, disable=bar is None) as progress:
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            rows.update(zip(chosen, (row.float().cpu() for row in encode(chosen)), strict=True))
-            progress.update(len(chosen))
+    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    travels = across_ranks and num_ranks() > 1
+
+    def run(chosen: list[int]) -> list[Tensor]:
+        rows = [row.float().cpu() for row in encode(chosen)]
+        return [row.clone() for row in rows] if travels else rows  # pickled, a view takes its whole batch along
+
+    with evaluating(model):
+        found = shared_map(run, batches, across_ranks=across_ranks, bar=bar, unit="it", size=len)
+    rows = {
+        index: row for chosen, own in zip(batches, found, strict=True) for index, row in zip(chosen, own, strict=True)
+    }
     return [rows[index] for index in range(len(lengths))]
 
 

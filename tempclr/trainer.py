@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,12 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from tempclr.data.files import atomic_path
+from tempclr.data.rank_padding import PADDING_ID, PaddedDataset, PaddedSampler, PaddingCollator, can_be_padded
+from tempclr.distributed import mean_over_ranks
+from tempclr.finite_checks import check_loss, check_norm, check_weights
 from tempclr.losses import tempclr_loss
 from tempclr.mini_batches import embed_in_mini_batches
+from tempclr.rank_watch import watched_ranks
 from tempclr.trainer_push import PushingTrainer, TokenlessTrainingArguments
 
 __all__ = ["TRAINABLE_PARAMETERS", "TempCLRTrainer", "TempCLRTrainingArguments", "select_parameters"]
@@ -99,7 +106,11 @@ class TempCLRTrainer(PushingTrainer):
       ``eval_unit_loss``, ``eval_sequence_loss`` beside ``eval_loss``.
     * Evaluation draws its negatives from ``args.seed`` each time: the same weights give the same loss, and training
       goes on as if there had been no evaluation.
-    * A loss that is not finite stops the training before the weights are touched.
+    * A loss or a gradient that is not finite stops the training, on all ranks, before the weights are touched, and
+      weights that are not finite are never saved. A rank that dies or hangs stops the others within a minute.
+    * Where the batches name their videos (``video_id``), negatives are drawn by seed, step and video: neither the
+      number of ranks nor what else is in the batch changes them. On several ranks such batches hold every row exactly
+      once an epoch, see Note [No row twice] in :mod:`tempclr.data.rank_padding`.
     * ``evaluator(model) -> dict`` is called in every evaluation; its numbers are logged with the prefix ``eval_`` and
       may choose the best model (``metric_for_best_model``). It runs in evaluation mode without gradients.
     * The model card is TempCLR's own, and pushes to the Hub send what a model is made of alone, see
@@ -128,6 +139,15 @@ class TempCLRTrainer(PushingTrainer):
         if model is not None:
             select_parameters(model, self._train_parameters)
         super().__init__(model, args, *positional, **keywords)
+        if self.args.fsdp and self.args.device.type == "cpu" and not self.is_fsdp_enabled:
+            raise ValueError(
+                "fsdp needs GPUs: on the CPU accelerate would copy the model to every rank. Leave fsdp out"
+            )
+        if self.is_fsdp_enabled and self.model is not None:
+            _wrap_layers_alone(self.accelerator.state.fsdp_plugin, self.model)
+        if self.args.world_size > 1:
+            self.data_collator: Any = PaddingCollator(self.data_collator)
+        self._parts: dict[str, Tensor | None] = {}
         if self.args.device.type == "cpu":
             self.args.dataloader_pin_memory = False  # torch warns that there is no device to pin memory for
         self.add_callback(_TellEpoch())
@@ -140,6 +160,10 @@ class TempCLRTrainer(PushingTrainer):
         select_parameters(model, self._train_parameters)
         return model
 
+    def train(self, *positional: Any, **keywords: Any) -> Any:
+        with watched_ranks():
+            return super().train(*positional, **keywords)
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -147,14 +171,40 @@ class TempCLRTrainer(PushingTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        num_videos = len(set(inputs.get("video_id", ())))
+        video_ids = inputs.get("video_id")
         inputs = {name: value for name, value in inputs.items() if name != "video_id"}
-        loss, parts, outputs = self.loss_and_parts(model, inputs)
+        if video_ids is not None and self._takes_order_seeds:
+            inputs["order_seeds"] = self._order_seeds(video_ids, training=model.training)
+        loss, self._parts, outputs = self.loss_and_parts(model, inputs)
         if model.training:
-            self._training_parts.add(parts, weight=1 / self.current_gradient_accumulation_steps)
+            self._training_parts.add(self._parts, weight=1 / self.current_gradient_accumulation_steps)
         else:
-            self._evaluation_parts.add(parts, weight=num_videos or len(next(iter(inputs.values()))))
+            counted = set(video_ids or ()) - {PADDING_ID}
+            weight = loss.new_tensor(float(len(counted) if video_ids else len(next(iter(inputs.values())))))
+            if getattr(self.args, "gather_across_ranks", True):
+                # The losses of the ranks are shares of one joint loss, whose weight they have in common.
+                weight = mean_over_ranks(weight)
+            self._evaluation_parts.add({"loss": loss, **self._parts}, weight=weight.item())
         return (loss, outputs) if return_outputs else loss
+
+    @property
+    def _takes_order_seeds(self) -> bool:
+        return (
+            "order_seeds"
+            in signature(self.accelerator.unwrap_model(self.model, keep_torch_compile=False).forward).parameters
+        )
+
+    def _order_seeds(self, video_ids: Sequence[str], *, training: bool) -> Tensor:
+        """(B,) by seed, step, video, and how many rows of that video come before; evaluation knows no step."""
+        seen: Counter[str] = Counter()
+        step = self.state.global_step if training else "evaluation"
+        seeds = []
+        for video_id in video_ids:
+            text = f"{self.args.seed} {step} {seen[video_id]} {video_id}"
+            digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            seeds.append(int.from_bytes(digest) >> 1)  # 63 bits
+            seen[video_id] += 1
+        return torch.tensor(seeds, device=self.args.device)
 
     def loss_and_parts(
         self, model: nn.Module, inputs: dict[str, Any]
@@ -182,20 +232,36 @@ class TempCLRTrainer(PushingTrainer):
         config = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).config
         settings: dict[str, Any] = {**config.loss_settings(), "gather_across_ranks": gather_across_ranks}
         settings |= {name: inputs.get(name) for name in ("sentence_mask", "clip_mask", "clip_sentence_index")}
+        settings["order_seeds"] = inputs.get("order_seeds")
         parts = tempclr_loss(*embeds, **settings)
         return parts["loss"], {name: parts[name] for name in LOSS_PARTS}, outputs
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return super()._get_train_sampler(train_dataset) if self.train_sampler is None else self.train_sampler
 
+    def _get_dataloader(
+        self, dataset: Any, description: str, batch_size: int, sampler_fn: Any = None, *others: Any, **keywords: Any
+    ) -> Any:
+        num_ranks, make_sampler = self.args.world_size, sampler_fn
+        if num_ranks > 1 and not self.args.dataloader_drop_last and can_be_padded(dataset, self.data_collator):
+
+            def make_sampler(padded: PaddedDataset) -> PaddedSampler:
+                sampler = None if sampler_fn is None else sampler_fn(padded.dataset)
+                sampler = torch.utils.data.SequentialSampler(padded.dataset) if sampler is None else sampler
+                return PaddedSampler(sampler, multiple=batch_size * num_ranks, data_seed=self.args.data_seed)
+
+            dataset = PaddedDataset(dataset)
+        return super()._get_dataloader(dataset, description, batch_size, make_sampler, *others, **keywords)
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         steps = getattr(self.args, "schedule_steps", None)
         return super().create_scheduler(num_training_steps if steps is None else steps, optimizer)
 
-    # Note [The state comes last]: of a checkpoint's files the Trainer writes its state last, so that a folder without it
-    # is half-written. That holds only where no earlier state is there: a step that comes again, after a run went back to
-    # an older checkpoint, is written over the files of the first time.
+    # Note [The state comes last]: of a checkpoint's files the Trainer writes its state last, so that a folder without
+    # it is half-written. That holds only where no earlier state is there: a step that comes again, after a run went
+    # back to an older checkpoint, is written over the files of the first time.
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        check_weights(self.model, step=self.state.global_step)
         checkpoint = Path(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
         if self.args.should_save:
             Path(checkpoint, TRAINER_STATE_NAME).unlink(missing_ok=True)
@@ -203,14 +269,22 @@ class TempCLRTrainer(PushingTrainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss).all():
-            video_ids = inputs.get("video_id")
-            videos = f" (videos {', '.join(dict.fromkeys(video_ids))})" if video_ids else ""
-            raise ValueError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}{videos}; the weights are those of the "
-                "step before. Look for extreme features, or lower the learning rate"
-            )
+        check_loss(loss, self._parts, step=self.state.global_step + 1, video_ids=self._told_ids(inputs))
         return loss
+
+    @staticmethod
+    def _told_ids(inputs: Mapping[str, Any]) -> list[str]:
+        return [video_id for video_id in dict.fromkeys(inputs.get("video_id") or ()) if video_id != PADDING_ID]
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if self.accelerator.scaler is None:  # a scaler leaves out such a step by itself
+            check_norm(norm, step=self.state.global_step + 1)
+        return norm
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        check_weights(self.model, step=self.state.global_step)
+        super().save_model(output_dir, _internal_call)
 
     def prediction_step(
         self,
@@ -324,6 +398,18 @@ class _Averages:
             value, weight = accelerator.reduce(pair, reduction="sum").tolist()
             means[name] = value / weight
         return means
+
+
+# Note [FSDP shards layers]: accelerate shards the classes of _no_split_modules, and then the input embeddings by
+# themselves, which fails where one of those classes holds them.
+def _wrap_layers_alone(plugin: Any, model: nn.Module) -> None:
+    if getattr(plugin, "transformer_cls_names_to_wrap", None):
+        return
+    embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    holders = {type(module).__name__ for module in model.modules() if embeddings in module.modules()}
+    plugin.transformer_cls_names_to_wrap = [
+        name for name in getattr(model, "_no_split_modules", None) or () if name not in holders
+    ]
 
 
 def _prefixed(name: str, prefix: str) -> str:

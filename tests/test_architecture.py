@@ -20,6 +20,7 @@ LAYERS = {
     "errors": 0,
     "kernels": 0,
     "distributed": 0,
+    "rank_watch": 0,
     "seeded_draws": 0,
     "costs": 1,
     "negatives": 1,

@@ -68,8 +68,13 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("TEMPCLR_DEBUG") == "1" or not (reason := _reason(error)):
             raise
-        print(f"{speaker}: error: {' '.join(reason.split())}", file=sys.stderr)
+        print(f"{speaker}: error: {_on_rank()}{' '.join(reason.split())}", file=sys.stderr, flush=True)
         return 2
+
+
+def _on_rank() -> str:
+    """Which of several processes speaks."""
+    return f"rank {os.environ.get('RANK')}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
 
 
 def _reason(error: Exception) -> str:
@@ -81,6 +86,11 @@ def _reason(error: Exception) -> str:
         return str(error) or type(error).__name__
     if type(error).__name__ == "SafetensorError":
         return f"weights cannot be read or written: {error}"
+    if "torch" in sys.modules:
+        from tempclr.rank_watch import LOST, is_lost_rank
+
+        if is_lost_rank(error):
+            return LOST
     if isinstance(error, RuntimeError) and "inline_container.cc" in str(error):
         return f"a file of torch cannot be read or written, is the disk full? {error}"
     if type(error).__name__ == "UnpicklingError":  # Note [A pickle is a program], in tempclr.data.readers

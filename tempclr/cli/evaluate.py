@@ -52,8 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Measure, then write and tell what was found; under torchrun the ranks share the work and the first one tells."""
+    from tempclr.distributed import joined_ranks
+
+    with joined_ranks():
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from tempclr.data.files import check_output_file, check_output_folder
     from tempclr.data.rows import check_recipe, dataset_recipe, load_rows, read_paragraphs
+    from tempclr.distributed import rank
     from tempclr.errors import InputError
     from tempclr.evaluation.report import write_results
     from tempclr.evaluation.report_pages import comparison_tables, write_report
@@ -97,6 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         show_progress_bar=not arguments.quiet,
     )
+    if rank() > 0:
+        return 0
     reasons = [_placeless(reason, arguments) for reason in left_out]
     extra = {"left_out": {"num_rows": len(left_out), "reasons": reasons}}
     written = [path for path in (arguments.output, arguments.report) if path is not None]

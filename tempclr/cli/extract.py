@@ -39,7 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Extract, then say in one line what was done; rows left out are listed on standard error."""
+    from tempclr.distributed import joined_ranks
+
+    with joined_ranks():
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from tempclr.data.features import extract_features
+    from tempclr.distributed import rank
 
     report = extract_features(
         arguments.videos,
@@ -58,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
         skip_bad_rows=arguments.skip_bad_rows,
         isolate_decoding=arguments.isolate_decoding,
     )
+    if rank() > 0:
+        return 0
     for reason in report.reasons:
         print(f"left out: {reason}", file=sys.stderr)
     done = f"{report.num_extracted} videos extracted, {report.num_kept} already there"

@@ -28,6 +28,7 @@ from tempclr.data.prefetch import Prefetched
 from tempclr.data.row_files import FAULT, data_files, load_rows, looks_like_rows, row_source, split_names
 from tempclr.data.rows import RECIPE_FILE, Paragraph, check_recipe, dataset_recipe, read_paragraph
 from tempclr.data.video import iterate_frames
+from tempclr.distributed import gather_objects, num_ranks, rank
 from tempclr.errors import InputError
 
 __all__ = ["ExtractionReport", "FeatureExtractor", "FeatureRecipe", "extract_features"]
@@ -123,7 +124,9 @@ def extract_features(
     Raises:
         InputError: bad rows or videos, or an output folder whose features were made by another recipe.
 
-    Features newer than their video count as done. Files appear under their names only when they are whole.
+    Features newer than their video count as done. Files appear under their names only when they are whole. Under
+    ``torch.distributed`` every rank must call this: the ranks share the videos, rank 0 writes the rows and shows the
+    bar, and what is written is that of one process.
 
     >>> extract_features("videos/", output_dir="features/", backbone="efficientnet_lite0")  # doctest: +SKIP
     """
@@ -141,24 +144,63 @@ def extract_features(
         features_per_second=features_per_second,
         l2_normalize=l2_normalize,
     )
-    _claim(output, recipe)
+    _in_turn(lambda: _claim(output, recipe))
     rows = [row for split_rows in splits.values() for row in split_rows]
     videos_of = _by_video(rows, skip_bad_rows)
-    todo = [group for group in videos_of if not _is_done(group[0], output, dtype)]
+    # Rank 0 looks alone: files that another rank has just made would count as there before.
+    done = _of_first_rank(lambda: [_is_done(group[0], output, dtype) for group in videos_of])
+    todo = [group for group, is_done in zip(videos_of, done, strict=True) if not is_done]
     with _decoder(isolate_decoding) as decode:
         extractor = FeatureExtractor(
             recipe, device=device, batch_size=batch_size, backbone=encoder, precision=precision, decode=decode
         )
-        settings = _RunSettings(num_workers or _num_cores(extractor.device.type), skip_bad_rows, show_progress_bar)
-        _encode_all(todo, extractor, output, dtype, settings)
-    num_rows = sum(_write_rows(name, split_rows, output, recipe, skip_bad_rows) for name, split_rows in splits.items())
-    faults += [row.fault for row in rows if row.fault is not None]
-    if not num_rows:
-        raise InputError(f"no good row or video; the first: {faults[0]}", file=videos)
-    num_failed = sum(1 for group in todo if not _feature_file(output, group[0]).exists())
-    return ExtractionReport(
-        len(todo) - num_failed, len(videos_of) - len(todo), num_rows, [str(fault) for fault in faults]
-    )
+        shows_bar = show_progress_bar and rank() == 0
+        settings = _RunSettings(num_workers or _num_cores(extractor.device.type), skip_bad_rows, shows_bar)
+        _encode_all(todo[rank() :: num_ranks()], extractor, output, dtype, settings)
+    _share_faults(todo)
+
+    def written() -> ExtractionReport:
+        num_rows = sum(_write_rows(name, own, output, recipe, skip_bad_rows) for name, own in splits.items())
+        told = faults + [row.fault for row in rows if row.fault is not None]
+        if not num_rows:
+            raise InputError(f"no good row or video; the first: {told[0]}", file=videos)
+        num_failed = sum(1 for group in todo if not _feature_file(output, group[0]).exists())
+        num_kept = len(videos_of) - len(todo)
+        return ExtractionReport(len(todo) - num_failed, num_kept, num_rows, [str(fault) for fault in told])
+
+    return _of_first_rank(written)
+
+
+def _of_first_rank(work: Callable[[], Any]) -> Any:
+    """What ``work`` gives on rank 0, on all ranks, or the mistake in the input that it told of."""
+    found: Any = None
+    if rank() == 0:
+        try:
+            found = work()
+        except InputError as error:
+            if num_ranks() == 1:
+                raise
+            found = error
+    found = gather_objects(found)[0]
+    if isinstance(found, InputError):
+        raise found
+    return found
+
+
+def _in_turn(work: Callable[[], None]) -> None:
+    """Rank 0 first, which may make what the others then find."""
+    _of_first_rank(work)
+    if rank() > 0:
+        work()
+
+
+def _share_faults(groups: list[list[_Row]]) -> None:
+    """What went wrong with a video, on all ranks: each knows of its own."""
+    own = {place: [row.fault for row in group] for place, group in enumerate(groups) if group[0].fault is not None}
+    for found in gather_objects(own):
+        for place, of_rows in found.items():
+            for row, fault in zip(groups[place], of_rows, strict=True):
+                row.fault = fault
 
 
 @contextmanager
@@ -172,6 +214,7 @@ def _decoder(isolated: bool) -> Iterator[Callable[..., Iterator[tuple[float, np.
 
 def _num_cores(device_type: str) -> int:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return usable if device_type == "cpu" else min(4, usable)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from tempclr.distributed import shared_map
 from tempclr.errors import InputError
 from tempclr.evaluation.localization import features_and_rate
 
@@ -106,16 +107,20 @@ def embed_paragraphs(
     sentences: tuple[Tensor, Tensor] | None = None,
     batch_size: int = 64,
     show_progress_bar: bool = False,
+    across_ranks: bool = True,
 ) -> Embeddings:
     """Embed the paragraphs and their videos for :func:`tempclr.evaluation.retrieval_from_embeddings`.
 
     ``background="removed"``: one vector an annotated segment; ``"kept"``: one a window of ``window_seconds`` every
     ``stride_seconds`` (default: as long as the window). ``sentences``: what :func:`embed_sentences` gave before, so
-    that a second background embeds no text again. Raises :class:`InputError` for no paragraphs or no features.
+    that a second background embeds no text again. Under ``torch.distributed`` the ranks share the work and all have all
+    vectors, those of one process; every rank must call this, or one with ``across_ranks=False``. Raises
+    :class:`InputError` for no paragraphs or no features.
     """
     if not len(paragraphs):
         raise InputError("no videos to evaluate: the dataset is empty")
     options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+    options["across_ranks"] = across_ranks
     texts = embed_sentences(model, paragraphs, **options) if sentences is None else sentences
     if background == "removed":
         return Embeddings(*texts, *embed_segments(model, paragraphs, **options))
@@ -125,27 +130,42 @@ def embed_paragraphs(
 
 
 def embed_sentences(
-    model: Any, paragraphs: Sequence[Paragraph], *, batch_size: int = 64, show_progress_bar: bool = False
+    model: Any,
+    paragraphs: Sequence[Paragraph],
+    *,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+    across_ranks: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """(num_paragraphs, n, d) float32, zero padded, and (num_paragraphs,) lengths, on the model's device."""
     from tempclr.inference import encode_text
 
     sentences = [paragraph.sentences for paragraph in paragraphs]
     flat = encode_text(
-        model, list(chain.from_iterable(sentences)), batch_size=batch_size, show_progress_bar=show_progress_bar
+        model,
+        list(chain.from_iterable(sentences)),
+        batch_size=batch_size,
+        show_progress_bar=show_progress_bar,
+        across_ranks=across_ranks,
     )
     return _padded(list(flat.split([len(own) for own in sentences])), device=model.device)
 
 
 def embed_segments(
-    model: Any, paragraphs: Sequence[Paragraph], *, batch_size: int = 64, show_progress_bar: bool = False
+    model: Any,
+    paragraphs: Sequence[Paragraph],
+    *,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+    across_ranks: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """One pooled vector for each annotated segment: (num_videos, m, d), zero padded, and (num_videos,) lengths."""
 
     def segments(paragraph: Paragraph) -> list[tuple[float, float]]:
         return list(zip(paragraph.starts, paragraph.ends, strict=True))
 
-    return _embed_spans(model, paragraphs, segments, batch_size=batch_size, show_progress_bar=show_progress_bar)
+    bar = "embed videos" if show_progress_bar else None
+    return _embed_spans(model, paragraphs, segments, batch_size=batch_size, bar=bar, across_ranks=across_ranks)
 
 
 def embed_windows(
@@ -156,6 +176,7 @@ def embed_windows(
     stride_seconds: float,
     batch_size: int = 64,
     show_progress_bar: bool = False,
+    across_ranks: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """One pooled vector for each window over the whole video: (num_videos, m, d), zero padded, and (num_videos,)
     lengths."""
@@ -164,7 +185,8 @@ def embed_windows(
         features, rate = features_and_rate(paragraph)
         return window_spans(len(features) / rate, window_seconds=window_seconds, stride_seconds=stride_seconds)
 
-    return _embed_spans(model, paragraphs, windows, batch_size=batch_size, show_progress_bar=show_progress_bar)
+    bar = "embed videos" if show_progress_bar else None
+    return _embed_spans(model, paragraphs, windows, batch_size=batch_size, bar=bar, across_ranks=across_ranks)
 
 
 def window_spans(duration_seconds: float, *, window_seconds: float, stride_seconds: float) -> list[tuple[float, float]]:
@@ -195,17 +217,17 @@ def _embed_spans(
     spans_of: Callable[[Paragraph], list[tuple[float, float]]],
     *,
     batch_size: int,
-    show_progress_bar: bool,
+    bar: str | None,
+    across_ranks: bool,
 ) -> tuple[Tensor, Tensor]:
-    from tqdm.auto import tqdm
-
     from tempclr.inference import encode_clips
 
-    embedded = []
-    for paragraph in tqdm(paragraphs, desc="embed videos", unit="video", disable=not show_progress_bar):
-        features, rate = features_and_rate(paragraph)
-        spans = spans_of(paragraph)
-        embedded.append(encode_clips(model, features, spans, features_per_second=rate, batch_size=batch_size))
+    def embed(index: int) -> Tensor:
+        features, rate = features_and_rate(paragraphs[index])
+        spans = spans_of(paragraphs[index])
+        return encode_clips(model, features, spans, features_per_second=rate, batch_size=batch_size)
+
+    embedded = shared_map(embed, range(len(paragraphs)), across_ranks=across_ranks, bar=bar)
     return _padded(embedded, device=model.device)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tempclr.data.sampling import feature_range
+from tempclr.distributed import shared_map
 from tempclr.errors import InputError
 from tempclr.evaluation.metrics import step_recall
 from tempclr.evaluation.protocols import LocalizationProtocol
@@ -158,27 +159,29 @@ def evaluate_localization(
     is taken within each ``task`` and averaged over tasks; videos without a task form one group, ``"all"``.
 
     ``protocol="official"``: raw products, [CLS] hidden from the features, and no step found in a video with no more
-    features than steps (the released search reads beyond its table there).
+    features than steps (the released search reads beyond its table there). Under ``torch.distributed`` every rank must
+    call this; the videos are divided among them.
 
     Raises:
         InputError: no videos, a video without features, or (clean) with fewer features than steps.
     """
-    from tqdm.auto import tqdm
-
     if not len(paragraphs):
         raise InputError("no videos to evaluate: the dataset is empty")
     official = protocol == "official"
     similarity = "dot" if official else model.config.similarity
     temperature = model.config.temperature if similarity == "cosine" else 1.0
     settings = LocalizationProtocol(similarity=similarity, temperature=temperature, protocol=protocol)
-    found = []
-    for paragraph in tqdm(paragraphs, desc="localize", unit="video", disable=not show_progress_bar):
+
+    def localized(index: int) -> tuple[str, Any, Any, Any]:
+        paragraph = paragraphs[index]
         cost = _paragraph_costs(model, paragraph, settings, batch_size=batch_size)
         inside = step_frames(paragraph, len(cost), official=official)
         lost = official and len(cost) <= cost.shape[1]
         chosen = np.full(cost.shape[1], -1) if lost else localize_steps(cost)
         hits = (chosen >= 0) & inside[chosen, np.arange(len(chosen))]
-        found.append((paragraph.task if paragraph.task is not None else ALL_TASKS, chosen, hits, inside.any(axis=0)))
+        return paragraph.task if paragraph.task is not None else ALL_TASKS, chosen, hits, inside.any(axis=0)
+
+    found = shared_map(localized, range(len(paragraphs)), bar="localize" if show_progress_bar else None)
     matched: dict[str, int] = {}
     total: dict[str, int] = {}
     for task, _, hits, annotated in found:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tempclr.distributed import shared_map
 from tempclr.errors import InputError
 from tempclr.evaluation.localization import features_and_rate
 from tempclr.evaluation.protocols import MomentProtocol, similarity_of
@@ -103,13 +104,11 @@ def evaluate_moments(
     ranking.
 
     ``protocol="official"``: raw dot products, and all moments that begin within the video are candidates; one that
-    ends beyond it also averages the hidden states of padding.
+    ends beyond it also averages the hidden states of padding. Under ``torch.distributed`` every rank must call this.
 
     Raises:
         InputError: no rows, a row without features or ``annotator_spans``, or a span that begins beyond the chunks.
     """
-    from tqdm.auto import tqdm
-
     from tempclr.inference import encode_text
 
     if not len(paragraphs):
@@ -117,8 +116,9 @@ def evaluate_moments(
     official = protocol == "official"
     similarity = similarity_of(protocol, similarity)
     settings = MomentProtocol(similarity, chunk_seconds, num_chunks, protocol)
-    ranked, overlaps = [], []
-    for paragraph in tqdm(paragraphs, desc="rank moments", unit="video", disable=not show_progress_bar):
+
+    def of_video(index: int) -> list[tuple[float, float]]:
+        paragraph = paragraphs[index]
         marked = annotated_moments(paragraph, settings)
         moments, vectors = _moment_vectors(model, paragraph, settings)
         texts = encode_text(model, list(paragraph.sentences), batch_size=batch_size)
@@ -129,10 +129,17 @@ def evaluate_moments(
             end = max(last for _, last in moments)
             marked = [[(first, min(last, max(first, end))) for first, last in chunks] for chunks in marked]
         places = {moment: position for position, moment in enumerate(moments)}
-        for own, of_sentence in zip(scores, marked, strict=True):
-            ranked.append(moment_rank(own, [places.get(moment) for moment in of_sentence], official=official))
-            overlaps.append(_mean_iou(moments[int(own.argmax())], of_sentence))
-    values = np.array(ranked)
+        return [
+            (
+                moment_rank(own, [places.get(moment) for moment in of_sentence], official=official),
+                _mean_iou(moments[int(own.argmax())], of_sentence),
+            )
+            for own, of_sentence in zip(scores, marked, strict=True)
+        ]
+
+    bar = "rank moments" if show_progress_bar else None
+    found = [own for of_one in shared_map(of_video, range(len(paragraphs)), bar=bar) for own in of_one]
+    values, overlaps = np.array([rank for rank, _ in found]), [overlap for _, overlap in found]
     return MomentResult(
         protocol=settings,
         rank_at_1=float((values <= 1).mean()),

@@ -188,7 +188,7 @@ def _draw_match(
 ) -> tuple[str, str]:
     from tempclr.plots import plot_matches
 
-    vectors = embed_paragraphs(model, [paragraph])
+    vectors = embed_paragraphs(model, [paragraph], across_ranks=False)
     cost = cost_matrix(vectors.sentences[0], vectors.clips[0], similarity="cosine")
     middles = (np.array(paragraph.starts) + np.array(paragraph.ends)) / 2
     thumbnails = None

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from tempclr.distributed import num_ranks, rank
+
 __all__ = ["ROW_BLOCK", "fill_rows"]
 
 ROW_BLOCK = 128
@@ -22,7 +24,7 @@ def fill_rows(
     """Fill the rows of ``outputs`` (all of one length, zeros to begin with) by ``score(rows)``, block by block.
 
     With ``torch.distributed`` initialised and ``across_ranks``, each rank scores its own blocks and all ranks end with
-    all rows; every rank must then call this. ``bar`` names a progress bar.
+    all rows; every rank must then call this. ``bar`` names a progress bar, on rank 0.
 
     >>> outputs = {"double": torch.zeros(3)}
     >>> fill_rows(outputs, lambda rows: {"double": 2 * torch.arange(3.0)[rows]})
@@ -36,9 +38,8 @@ def fill_rows(
     # processes rank exactly as one.
     num_rows = len(next(iter(outputs.values())))
     blocks = [slice(start, min(start + ROW_BLOCK, num_rows)) for start in range(0, num_rows, ROW_BLOCK)]
-    shared = across_ranks and torch.distributed.is_available() and torch.distributed.is_initialized()
-    first, step = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
-    for rows in tqdm(blocks[first::step], desc=bar, unit="block", disable=bar is None):
+    first, step = (rank(), num_ranks()) if across_ranks else (0, 1)
+    for rows in tqdm(blocks[first::step], desc=bar, unit="block", disable=bar is None or first > 0):
         for name, values in score(rows).items():
             outputs[name][rows] = values
     if step > 1:

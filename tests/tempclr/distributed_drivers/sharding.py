@@ -1,0 +1,87 @@
+"""Runs commands on one process and on two ranks; run by test_distributed_commands.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import training_world as world
+from forked import fork_ranks
+
+from tempclr.cli import main as tempclr
+from tempclr.models.tempclr import TempCLRModel
+
+TASKS = ("retrieval", "clip-retrieval", "matching", "localization", "moments")
+NUM_VIDEOS = 150  # two blocks of scores
+
+
+def write_world(folder):
+    """A model, and rows that all tasks take."""
+    config = world.make_config()
+    for tower in (config.text_config, config.video_config):
+        tower.initializer_range = 0.3
+    config.video_config.max_num_features = 32
+    torch.manual_seed(0)
+    model = TempCLRModel(config)
+    model.processor = world.make_processor()
+    model.save_pretrained(folder / "model")
+    for name, count in (("many", NUM_VIDEOS), ("few", 9)):
+        with open(folder / f"{name}.jsonl", "w", encoding="utf-8") as file:
+            for paragraph in world.make_paragraphs(count):
+                row = {name: getattr(paragraph, name) for name in ("video_id", "sentences", "starts", "ends")}
+                row |= {"features": paragraph.features.tolist(), "features_per_second": 1.0}
+                row["annotator_spans"] = [[[0.0, 1.0]] * 3 for _ in paragraph.sentences]
+                file.write(json.dumps(row) + "\n")
+
+
+def evaluate(folder, num_ranks):
+    torch.set_num_threads(1)
+    for task in TASKS:
+        rows = folder / ("many.jsonl" if "retrieval" in task else "few.jsonl")
+        words = ["evaluate", task, "--model", str(folder / "model"), "--dataset", str(rows)]
+        words += ["--protocol", "clean", "official", "--measures", "dtw", "cap_avg", "--device", "cpu"]
+        told(folder / f"{task}-{num_ranks}", [*words, "--output", str(folder / f"{task}-{num_ranks}.json")])
+
+
+def extract(folder, num_ranks):
+    torch.set_num_threads(1)
+    output = folder / f"extracted-{num_ranks}"
+    words = ["extract", "--videos", str(folder / "rows"), "--backbone", str(folder / "vit"), "--device", "cpu"]
+    words += ["--output", str(output), "--skip_bad_rows"]
+    told(folder / f"extract-{num_ranks}", words)
+    if int(os.environ.get("RANK", "0")) == 0:
+        (output / "features" / "v1.npy").unlink()
+    told(folder / f"again-{num_ranks}", words)
+
+
+def told(prefix, words):
+    """What a command prints and logs goes into files, one a rank."""
+    rank = os.environ.get("RANK", "0")
+    with (
+        open(f"{prefix}-{rank}.out", "w") as out,
+        open(f"{prefix}-{rank}.err", "w") as err,
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        code = tempclr(words)
+    if code:
+        raise SystemExit(Path(f"{prefix}-{rank}.err").read_text())
+
+
+def main():
+    folder = Path(sys.argv[1])
+    write_world(folder)
+    for num_ranks in (1, 2):
+        fork_ranks(evaluate, num_ranks, folder, num_ranks)
+        fork_ranks(extract, num_ranks, folder, num_ranks)
+
+
+if __name__ == "__main__":
+    main()
