@@ -16,6 +16,13 @@ class DatasetArguments:
     train_split: str | None = field(default=None, metadata={"help": "split of train_dataset, where it has several"})
     eval_split: str | None = field(default=None, metadata={"help": "split of eval_dataset, where it has several"})
     skip_bad_rows: bool = field(default=False, metadata={"help": "leave bad rows out, count and list them"})
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "read train_dataset shard by shard and never as a whole; needs --max_steps"},
+    )
+    shuffle_rows: int = field(
+        default=1024, metadata={"help": "of --streaming: rows shuffled among each other, and held, by each worker"}
+    )
 
 
 def run_words(words: Sequence[str]) -> int:
@@ -29,20 +36,23 @@ def run_words(words: Sequence[str]) -> int:
     data, model, loss, sampling, training = _parsed(list(words))
     recipe = _common_recipe(data)
     one_width = _OneWidth()
-    train, left_out = _paragraphs(data.train_dataset, data.train_split, data, one_width)
+    train: Any = None
+    left_out: list[str] = []
+    if not data.streaming:
+        train, left_out = _paragraphs(data.train_dataset, data.train_split, data, one_width)
     evaluation = None
     if data.eval_dataset is not None:
         evaluation, more_left_out = _paragraphs(data.eval_dataset, data.eval_split, data, one_width)
         left_out += more_left_out
-    trainer = pretrain(
-        train,
-        eval_paragraphs=evaluation,
-        training_arguments=training,
-        model_arguments=model,
-        loss_arguments=loss,
-        sampling_arguments=sampling,
-        feature_recipe=recipe,
-    )
+    given = {
+        "eval_paragraphs": evaluation,
+        "training_arguments": training,
+        "model_arguments": model,
+        "loss_arguments": loss,
+        "sampling_arguments": sampling,
+        "feature_recipe": recipe,
+    }
+    trainer = pretrain(train, **given) if train is not None else _pretrain_on_stream(data, **given)
     if trainer.is_world_process_zero():
         for reason in left_out:
             print(f"left out: {reason}")
@@ -50,6 +60,18 @@ def run_words(words: Sequence[str]) -> int:
             print(f"{len(left_out)} rows left out")
         print(f"saved the model of step {trainer.state.global_step} in {training.output_dir}")
     return 0
+
+
+def _pretrain_on_stream(data: DatasetArguments, **given: Any) -> Any:
+    from tempclr.recipes.streaming import pretrain_on_stream
+
+    return pretrain_on_stream(
+        data.train_dataset,
+        split=data.train_split,
+        shuffle_rows=data.shuffle_rows,
+        skip_bad_rows=data.skip_bad_rows,
+        **given,
+    )
 
 
 def _parsed(words: list[str]) -> tuple[Any, ...]:

@@ -360,8 +360,14 @@ def _as_arrow(dataset: Any) -> Any:
 
 
 def _row(dataset: Any, index: int) -> Mapping[str, Any]:
-    """One row as plain values, its features as an array made from Arrow's buffer: lists of lists are slow and large."""
-    table = dataset[index]
+    return row_values(dataset[index])
+
+
+def row_values(table: Any) -> Mapping[str, Any]:
+    """One row, given as a mapping or as an Arrow table of one row, as plain values.
+
+    Its features become an array made from Arrow's buffer: lists of lists are slow and large.
+    """
     if isinstance(table, Mapping):
         return table
     row = {name: table.column(name).to_pylist()[0] for name in table.column_names if name != "features"}
