@@ -45,6 +45,7 @@ class PushingTrainer(Trainer):
     the end raises. Only what makes every push fail, a repository that cannot be created, is told before training.
     """
 
+    push_in_progress: Any
     push_wait_seconds = 1.0
     """Before the second attempt; twice as long before each further one."""
 
@@ -91,7 +92,8 @@ class PushingTrainer(Trainer):
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
-        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        before: PushInProgress | None = self.push_in_progress
+        busy = before is not None and not before.is_done()
         if busy and not self.args.hub_always_push:
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
@@ -106,8 +108,7 @@ class PushingTrainer(Trainer):
             self._tell(error)
             return
         job: Future[Any] = self._pushes.submit(self._or_tell, send)
-        jobs = self.push_in_progress.jobs if busy else []
-        self.push_in_progress = PushInProgress([*jobs, job])
+        self.push_in_progress = PushInProgress([*(before.jobs if before is not None and busy else []), job])
 
     @cached_property
     def _pushes(self) -> ThreadPoolExecutor:

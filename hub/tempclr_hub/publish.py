@@ -144,7 +144,7 @@ def upload(
     api = HfApi(token=token)
     return patiently(
         lambda: api.upload_folder(
-            repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision, ignore_patterns=[]
+            repo_id=repo_id, folder_path=str(folder), commit_message=message, revision=revision, ignore_patterns=[]
         ),
         repo_id=repo_id,
         wait_seconds=wait_seconds,

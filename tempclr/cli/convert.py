@@ -17,8 +17,19 @@ OPTIONS = {
 }
 
 
+class _List(argparse.Action):
+    """Prints the known checkpoints and ends, as ``--help`` does: no other word is needed."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *others: object) -> None:
+        from tempclr_hub.checkpoints import describe_known
+
+        print("\n".join(describe_known()))
+        parser.exit()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``tempclr convert``."""
+    parser.add_argument("--list", action=_List, nargs=0, help="print the released checkpoints that are known, and end")
     parser.add_argument("kind", choices=KINDS, help="what the checkpoint is of")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the released file, as torch.save wrote it")
     parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="new folder for configuration, weights and processor")

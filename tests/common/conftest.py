@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if not SDIST:
         return
-    folder = Path(SDIST) / "tests"
+    folder = Path(SDIST, "tests").absolute()
     # Those in use are declared in files that are not distributed, and this run is strict about markers.
     helpers = importlib.util.find_spec("transformers").submodule_search_locations[0] + "/testing_utils.py"
     for source in (Path(helpers), *folder.glob("test_*.py")):
