@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 # A task's module is ``finetune_<task>``, with ``run_words``.
 TASKS = {
+    "classification": "classes of whole videos, from an encoder of clips",
     "few-shot": "class scores of episodes, by OTAM, DTW or TRX",
     "localization": "step localization",
 }

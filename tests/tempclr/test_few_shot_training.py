@@ -218,9 +218,9 @@ def test_the_three_commands_follow_one_another(base, novel, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["finetune"], "--task is missing; tasks: few-shot, localization"),
+        (["finetune"], "--task is missing; tasks: classification, few-shot, localization"),
         (["finetune", "--task", "dance"], "--task has no task 'dance'"),
-        (["finetune", "--task"], "tasks: few-shot, localization"),
+        (["finetune", "--task"], "tasks: classification, few-shot, localization"),
         (["finetune", "--task=few-shot", "--output_dir", "o"], "--train_dataset"),
         (["finetune", "--task=few-shot", "--output_dir", "o", "--train_dataset", "no.npz"], "no.npz"),
         (["finetune", "--task=few-shot", "--output_dir", "o", "--head", "knn"], "knn"),
