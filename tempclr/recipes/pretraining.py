@@ -49,6 +49,10 @@ class ModelArguments:
     dropout: float | None = field(default=None, metadata={"help": "dropout of hidden states and attention"})
     max_num_features: int | None = field(default=None, metadata={"help": "most features of one clip"})
     max_text_tokens: int | None = field(default=None, metadata={"help": "most tokens of one sentence"})
+    length_groups: int = field(
+        default=1,
+        metadata={"help": "groups of like length that units run through the towers in; 8 or more: no padding"},
+    )
 
 
 @dataclass
@@ -121,6 +125,7 @@ def pretrain(
         sentences=sentences,
         feature_recipe=feature_recipe,
     )
+    model.set_max_padding(model_arguments.max_padding)
     if training_arguments.train_parameters == "norm_only" and not (checkpoint or _start(model_arguments)):
         _log.warning(
             "the LayerNorms alone of a model of random weights are trained: to start from one give --init_from"

@@ -155,6 +155,7 @@ def pretrain_on_stream(
         sentences=[sentence for paragraph in first for sentence in paragraph.sentences],
         feature_recipe=feature_recipe,
     )
+    model.set_max_padding(model_arguments.max_padding)
     given = _Given()
     data = training_data(
         given, eval_paragraphs, processor=model.processor, sampling=sampling, training_arguments=training_arguments

@@ -228,7 +228,16 @@ def words(place, output, *extra):
 @pytest.mark.parametrize(
     "extra",
     [
-        ["--dataloader_num_workers", "2", "--sentence_sampling", "span", "--max_sentences", "2"],
+        [
+            "--dataloader_num_workers",
+            "2",
+            "--sentence_sampling",
+            "span",
+            "--max_sentences",
+            "2",
+            "--max_padding",
+            "0.1",
+        ],
         ["--gradient_accumulation_steps", "2", "--dataloader_num_workers", "0"],
         ["--clip_sampling", "overlapped", "--clips_per_video", "3", "--dataloader_num_workers", "2"],
     ],

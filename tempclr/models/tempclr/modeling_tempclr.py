@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -73,7 +74,7 @@ def run_units(
     real = None if unit_mask is None else unit_mask.bool().flatten()
     chosen = None if real is None or torch.compiler.is_compiling() else real.nonzero().squeeze(1)
     if chosen is not None and len(chosen):
-        output = tower(rows[chosen], None if rows_mask is None else rows_mask[chosen], **kwargs)
+        output = _run_in_groups(tower, rows[chosen], None if rows_mask is None else rows_mask[chosen], **kwargs)
         pooled = output.pooler_output
         pooled = pooled.new_zeros(len(rows), pooled.shape[1]).index_copy(0, chosen, pooled)
     elif real is not None:
@@ -85,6 +86,49 @@ def run_units(
         pooled = output.pooler_output
     output.pooler_output = pooled.unflatten(0, units.shape[:2])
     return output
+
+
+def group_bounds(lengths: Sequence[int], max_padding: float) -> list[tuple[int, int]]:
+    """Begin and end of runs of ascending lengths, in each of which no unit is shorter than the longest by more than the
+    share ``max_padding``: so much of what is computed is padding at most.
+
+    >>> group_bounds([3, 9, 10, 30, 31], max_padding=0.1)
+    [(0, 1), (1, 3), (3, 5)]
+    """
+    bounds, end = [], len(lengths)
+    while end:
+        begin = bisect_left(lengths, (1 - max_padding) * lengths[end - 1] - 1e-9, hi=end)
+        bounds.append((begin, end))
+        end = begin
+    return bounds[::-1]
+
+
+def _run_in_groups(
+    tower: nn.Module, rows: torch.Tensor, mask: torch.Tensor | None, **kwargs: Any
+) -> BaseModelOutputWithPooling:
+    """Run a tower over units (N, L, ...), in groups of like length where its ``max_padding`` asks for them.
+
+    Note [Units of like length together]: a batch is padded to its longest unit, and the towers would compute what they
+    leave out again. Sorted by length and run in groups, each cut to its own longest unit, they compute little else than
+    what is real, whatever videos a batch holds: contrastive batches stay random ones. The vectors are the same up to
+    rounding, but for dropout, which then falls otherwise.
+    """
+    max_padding = getattr(tower, "max_padding", None)
+    records = any(kwargs.get(name) for name in ("output_hidden_states", "output_attentions"))
+    if mask is None or max_padding is None or records:
+        return tower(rows, mask, **kwargs)
+    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    lengths, order = (mask * places).amax(1).sort(stable=True)
+    sorted_lengths = lengths.clamp(min=1).tolist()
+    states, pooled = [], []
+    for begin, end in group_bounds(sorted_lengths, max_padding):
+        length, units = sorted_lengths[end - 1], order[begin:end]
+        output = tower(rows[units, :length], mask[units, :length], **kwargs)
+        padding = (0, 0, 0, mask.shape[1] - length)
+        states.append(nn.functional.pad(output.last_hidden_state, padding))
+        pooled.append(output.pooler_output)
+    back = order.argsort()
+    return BaseModelOutputWithPooling(last_hidden_state=torch.cat(states)[back], pooler_output=torch.cat(pooled)[back])
 
 
 def spread_hidden_states(
@@ -152,6 +196,19 @@ class TempCLRModel(TempCLRPreTrainedModel):
 
     def set_input_embeddings(self, value: Any) -> None:
         self.text_model.set_input_embeddings(value)
+
+    def set_max_padding(self, share: float | None) -> None:
+        """Run the units of paragraphs in groups of like length; None, as at first, runs them all at once.
+
+        At most this share of the tokens that the towers compute is then padding: see Note [Units of like length
+        together].
+
+        Raises:
+            ValueError: not a share, at least 0 and below 1.
+        """
+        if share is not None and not 0 <= share < 1:
+            raise ValueError(f"max_padding must be at least 0 and below 1, got {share}")
+        self.text_model.max_padding = self.video_model.max_padding = share
 
     @can_return_tuple
     def get_text_features(
