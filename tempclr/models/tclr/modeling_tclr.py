@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -236,7 +237,7 @@ class TCLRForVideoClassification(TCLRPreTrainedModel):
         output = self.backbone(pixel_values.flatten(0, -5), **{**kwargs, "return_dict": True})
         logits = self.classifier(self.dropout(output.pooler_output)).float()
         if len(videos) == 2:
-            logits = logits.log_softmax(dim=-1).unflatten(0, videos).logsumexp(dim=1) - torch.tensor(videos[1]).log()
+            logits = logits.log_softmax(dim=-1).unflatten(0, videos).logsumexp(dim=1) - math.log(videos[1])
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=output.hidden_states)
 
