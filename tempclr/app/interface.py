@@ -92,8 +92,8 @@ def serve(
         InputError: gradio is missing, the examples cannot be read, or (unless told on the page) the model is no use.
         OSError: the port is taken.
     """
-    gradio = load_gradio()
     with _working_folder() as folder, _ended_by_signal():
+        gradio = load_gradio()
         try:
             aligner, problem = _load(source, device=device, max_minutes=max_minutes), ""
         except (InputError, ImportError) as error:
@@ -110,9 +110,7 @@ def serve(
             gradio.close_all(verbose=False)
 
 
-def build_page(
-    aligner: Aligner | None, *, model_name: str, examples: Sequence[Example], problem: str = ""
-) -> Any:
+def build_page(aligner: Aligner | None, *, model_name: str, examples: Sequence[Example], problem: str = "") -> Any:
     """The page as ``gradio.Blocks``; without an aligner it shows the ``problem`` and cannot be used."""
     gr = load_gradio()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY_SECONDS, KEEP_SECONDS)) as blocks:
@@ -164,18 +162,18 @@ def _connect(
 
     def aligned_on(event: Callable[..., Any]) -> Any:
         inputs = [parts.video, parts.text, parts.measure]
-        return event(
-            show, inputs, parts.result, concurrency_limit=1, concurrency_id="align", api_visibility="private"
-        ).then(None, None, None, js="() => window.tempclrShowResult()")
+        return event(show, inputs, parts.result, concurrency_limit=1, concurrency_id="align", api_visibility="private")
 
     def filled_on(event: Callable[..., Any], example: Example) -> Any:
         return event(lambda: (str(example.video), example.text), None, [parts.video, parts.text], **QUIET)
 
     for event in (parts.video.upload, parts.video.clear):
         event(lambda: page.render_hint(FIRST_HINT), None, parts.result, **QUIET)
-    aligned_on(parts.align.click)
+    asked_for = [aligned_on(parts.align.click)]
     for button, example in zip(parts.tries, examples, strict=True):
-        aligned_on(filled_on(button.click, example).then)
+        asked_for.append(aligned_on(filled_on(button.click, example).then))
+    for done in asked_for:
+        done.then(None, None, None, js="() => window.tempclrShowResult()")
     if examples:
         aligned_on(filled_on(blocks.load, examples[0]).then)
 

@@ -56,8 +56,9 @@
     true,
   );
 
-  // On a telephone the result lies below the form: bring it into view, the player with it.
+  // On a telephone the result that was asked for lies below the form: bring it into view, the player with it.
   window.tempclrShowResult = () => {
+    if (video()?.currentTime) show(video().currentTime);
     const stage = document.querySelector("#tc-stage");
     if (!stage || stage.getBoundingClientRect().top < window.innerHeight / 2) return;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -179,7 +179,7 @@ def _heat_map(alignment: Alignment) -> str:
         f'<image href="{_picture(similarity, low, high)}" width="{_number(covered)}" height="{num_sentences}" '
         'preserveAspectRatio="none"/>'
         f'<path class="tc-halo" d="{path}"/><path class="tc-path" d="{path}"/>'
-        f'<line class="tc-playhead" x1="0" x2="0" y1="0" y2="{num_sentences}"/></svg>{_axis(alignment)}</div>'
+        f'<line class="tc-playhead" x1="-1" x2="-1" y1="0" y2="{num_sentences}"/></svg>{_axis(alignment)}</div>'
         f"<figcaption>Each row is a sentence, each column a moment; darker is more similar, from {low:.2f} to "
         f"{high:.2f}. In orange {PATH_NAMES.get(alignment.measure, 'the path')}.</figcaption></figure>"
     )

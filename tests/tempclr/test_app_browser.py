@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -260,9 +261,39 @@ def test_it_fits_a_telephone(open_page, folder, tmp_path, width):
     last = page.locator("button.tc-row").last
     last.click()
     wait_until(page, f"document.querySelector('.tc-player video').currentTime >= {last.get_attribute('data-seek')}")
-    player, row = page.locator(".tc-player").bounding_box(), last.bounding_box()
-    assert player["y"] > -1 and player["y"] + player["height"] <= 740 and row["height"] >= 44
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    in_view = "(box => box.top > -1 && box.bottom <= innerHeight)"
+    wait_until(page, f"{in_view}(document.querySelector('.tc-player').getBoundingClientRect())")
+    assert last.bounding_box()["height"] >= 44
     page.screenshot(path=tmp_path / "telephone.png")
+
+
+def test_a_telephone_shows_the_form_first(open_page):
+    page = open_page(375, 740)
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") == 0 and page.locator("h1").is_visible()
+
+
+def test_progress_is_shown_and_others_wait(open_page, monkeypatch):
+    page, other, waiting = open_page(), open_page(), threading.Event()
+    calls, real = [], Aligner.align
+
+    def slow(self, *arguments, on_progress, **options):
+        calls.append(options["measure"])
+        on_progress(0.25)
+        assert waiting.wait(WAIT_MS / 1000)
+        return real(self, *arguments, on_progress=on_progress, **options)
+
+    monkeypatch.setattr(Aligner, "align", slow)
+    page.click("#tc-align")
+    page.wait_for_selector("text=Reading the video - 25.0%")
+    other.check("#tc-measure input[value=otam]")
+    other.click("#tc-align")
+    other.wait_for_selector("text=/queue/")
+    assert calls == ["dtw"]
+    waiting.set()
+    other.wait_for_selector(".tc-summary code:has-text('otam')")
+    assert calls == ["dtw", "otam"]
 
 
 def test_what_is_typed_stays_text(open_page):
