@@ -124,6 +124,7 @@ class PushingTrainer(Trainer):
         revision: str | None = None,
     ) -> Callable[[], Any]:
         """Copy now what ``folder`` gives to send; what is returned sends it and removes the copy."""
+        from tempclr_hub.probe import PROBE_FILE, store_probe
         from tempclr_hub.publish import upload
         from tempclr_hub.staging import stage_model, stage_state
 
@@ -148,6 +149,8 @@ class PushingTrainer(Trainer):
             secrets = tuple(filter(None, (token,)))
             # The card is written into the output folder alone, whatever folder the weights come from.
             stage_model(folder, staging / "files", beside=output_dir, secrets=secrets)
+            if (staging / "files" / PROBE_FILE).is_file():
+                store_probe(staging / "files")  # it may be that of an earlier training in the same folder
             if place is not None:
                 stage_state(folder, staging / "files" / place, secrets=secrets)
         except BaseException:

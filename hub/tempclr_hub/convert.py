@@ -23,6 +23,7 @@ from tempclr_hub.conversion import (
     new_folder,
     write_model_folder,
 )
+from tempclr_hub.probe import store_probe
 
 __all__ = ["KINDS", "MappedState", "convert_checkpoint", "map_state"]
 
@@ -155,6 +156,7 @@ def convert_checkpoint(
             processor=processor,
             show_progress_bar=show_progress_bar,
         )
+        store_probe(folder)
     return conversion
 
 

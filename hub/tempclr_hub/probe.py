@@ -30,8 +30,8 @@ NUM_FEATURES = 5
 def store_probe(folder: str | PathLike[str]) -> Path:
     """Write ``probe.safetensors`` into a TempCLR model folder: inputs, and the embeddings its model makes of them.
 
-    Three sentences of seven tokens and three clips of five features, made by a formula, of different real lengths. The
-    embeddings are computed in float32 whatever the weights are stored in.
+    Three sentences of seven tokens and three clips of five features, or as many as the model takes, made by a formula,
+    of different real lengths. The embeddings are computed in float32 whatever the weights are stored in.
 
     Raises:
         InputError: ``folder`` holds no TempCLR model.
@@ -95,15 +95,17 @@ def _load(folder: str | PathLike[str]) -> Any:
 
 
 def _inputs(config: Any) -> dict[str, Tensor]:
-    lengths = torch.arange(NUM_UNITS)[:, None]
-    places = torch.arange(NUM_UNITS * NUM_TOKENS).reshape(NUM_UNITS, NUM_TOKENS)
+    num_tokens = min(NUM_TOKENS, config.text_config.max_position_embeddings)
+    num_features = min(NUM_FEATURES, config.video_config.max_num_features)
+    shorter = torch.arange(NUM_UNITS)[:, None]
+    places = torch.arange(NUM_UNITS * num_tokens).reshape(NUM_UNITS, num_tokens)
     size = config.video_config.feature_size
-    features = torch.arange(NUM_UNITS * NUM_FEATURES * size, dtype=torch.float64)
+    features = torch.arange(NUM_UNITS * num_features * size, dtype=torch.float64)
     return {
         "input_ids": (places * 7919 + 11) % config.text_config.vocab_size,
-        "attention_mask": (torch.arange(NUM_TOKENS) < NUM_TOKENS - lengths).long(),
-        "video_features": torch.sin(features * 0.7297).float().reshape(NUM_UNITS, NUM_FEATURES, size),
-        "video_mask": (torch.arange(NUM_FEATURES) < NUM_FEATURES - lengths).long(),
+        "attention_mask": (torch.arange(num_tokens) < (num_tokens - shorter).clamp_min(1)).long(),
+        "video_features": torch.sin(features * 0.7297).float().reshape(NUM_UNITS, num_features, size),
+        "video_mask": (torch.arange(num_features) < (num_features - shorter).clamp_min(1)).long(),
     }
 
 

@@ -11,8 +11,10 @@ from typing import Any
 from transformers.trainer import TRAINER_STATE_NAME
 
 from tempclr.errors import InputError
+from tempclr.models.tempclr import TempCLRModel
 from tempclr.recipes.checkpoints import checkpoint_fault, checkpoint_step
 from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
+from tempclr_hub.probe import store_probe
 
 __all__ = ["find_checkpoint", "run_training"]
 
@@ -92,6 +94,9 @@ def _save(trainer: TempCLRTrainer) -> None:
     try:
         trainer.save_model(str(staging), _internal_call=True)
         if trainer.is_world_process_zero():
+            if isinstance(trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False), TempCLRModel):
+                # What publishing compares with: the folder may go through other hands first.
+                store_probe(staging)
             for path in sorted(staging.iterdir(), key=lambda path: path.suffix == ".safetensors"):
                 os.replace(path, folder / path.name)
     finally:

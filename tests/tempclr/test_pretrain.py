@@ -15,6 +15,7 @@ from tempclr.errors import InputError
 from tempclr.models.tempclr import TempCLRModel
 from tempclr.recipes.pretraining import LossArguments, ModelArguments, SamplingArguments, pretrain
 from tempclr.trainer import TempCLRTrainingArguments
+from tempclr_hub.probe import check_probe
 
 spec = importlib.util.spec_from_file_location("training_world", Path(__file__).with_name("training_world.py"))
 world = importlib.util.module_from_spec(spec)
@@ -67,6 +68,7 @@ def test_it_trains_evaluates_and_saves_model_and_processor(data, tmp_path, capsy
     assert {"eval_loss", "eval_unit_loss", "eval_sequence_loss"} <= set(metrics)
     assert not [path for path in output.iterdir() if path.name.startswith(".")], "nothing half-written is left"
     assert "TempCLR" in (output / "README.md").read_text(encoding="utf-8")
+    assert check_probe(output) <= 1e-6  # publishing compares with it
 
 
 def test_a_yaml_file_gives_defaults_and_the_command_line_wins(data, tmp_path):

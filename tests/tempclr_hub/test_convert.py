@@ -153,6 +153,7 @@ def test_it_says_what_it_did(tmp_path, capsys):
         "config.json",
         "model.safetensors",
         "conversion.json",
+        "probe.safetensors",
     }
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

@@ -119,6 +119,21 @@ def test_a_token_in_a_card_is_refused_and_not_repeated(
         assert SECRET not in str(caught.value) and "corporate" not in str(caught.value)
 
 
+def test_a_model_that_takes_little_has_a_probe(tmp_path: Path) -> None:
+    from tempclr.models.tempclr import TempCLRConfig, TempCLRModel
+
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = TempCLRConfig(
+        text_config=tower | {"vocab_size": 9, "max_position_embeddings": 3},
+        video_config=tower | {"feature_size": 4, "max_num_features": 1},
+    )
+    TempCLRModel(config).save_pretrained(tmp_path)
+    store_probe(tmp_path)
+    stored = load_file(tmp_path / "probe.safetensors")
+    assert stored["input_ids"].shape == (3, 3) and stored["video_features"].shape == (3, 1, 4)
+    assert check_probe(tmp_path) <= 1e-6
+
+
 def test_stored_embeddings_hold_the_weights(model_dir: Path) -> None:
     store_probe(model_dir)
     assert check_probe(model_dir) <= 1e-6
