@@ -43,6 +43,8 @@ look for extreme features, or lower the learning rate
     found = [told for told in gather_objects((value, values, list(video_ids or ())) if is_bad else None) if told]
     videos = list(dict.fromkeys(video_id for _, _, ids in found for video_id in ids))
     value, values, _ = found[0]
+    for _, others, _ in found:  # of a part that is finite on some ranks alone, the number that is not
+        values |= {name: part for name, part in others.items() if not math.isfinite(part)}
     told = [", ".join(f"{name} {part:.4g}" for name, part in values.items())]
     if videos:
         more = len(videos) - MAX_VIDEOS_TOLD

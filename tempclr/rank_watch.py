@@ -19,7 +19,10 @@ __all__ = ["SILENCE_SECONDS", "RankWatch", "is_lost_rank", "watched_ranks"]
 SILENCE_SECONDS = 40.0
 BEAT_SECONDS = 5.0
 EXIT_CODE = 75
-LOST = "stops because another rank has stopped: what that one said comes first. Run again to go on where this run was"
+LOST = (
+    "stops because another rank has stopped: look for what that one said. Run again to go on, training with "
+    "--resume_from_checkpoint"
+)
 _SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "DistBackendError", "Socket Timeout")
 
 
@@ -109,11 +112,16 @@ def watched_ranks(*, silence_seconds: float = SILENCE_SECONDS) -> Iterator[None]
         yield
         return
     rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    watch = RankWatch(_own_store(), rank=rank, num_ranks=num_ranks, silence_seconds=silence_seconds)
+    beat_seconds = min(BEAT_SECONDS, silence_seconds / 4)
+    watch = RankWatch(
+        _own_store(), rank=rank, num_ranks=num_ranks, silence_seconds=silence_seconds, beat_seconds=beat_seconds
+    )
     before: Any = None
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread:
-        told = f"rank {rank} was told to end: another rank has failed, see what it said, or the run is ended from outside"
+        told = (
+            f"rank {rank} was told to end: another rank has failed, see what it said, or the run is ended from outside"
+        )
         before = signal.signal(signal.SIGTERM, lambda *_: _stop(told))
     watch.start()
     try:

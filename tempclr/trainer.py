@@ -143,6 +143,9 @@ class TempCLRTrainer(PushingTrainer):
             raise ValueError(
                 "fsdp needs GPUs: on the CPU accelerate would copy the model to every rank. Leave fsdp out"
             )
+        own_loss = type(self).loss_and_parts is TempCLRTrainer.loss_and_parts
+        if own_loss and self._takes_order_seeds and self.args.ddp_find_unused_parameters is None:
+            self.args.ddp_find_unused_parameters = False  # both towers run for every batch, all weights take part
         if self.is_fsdp_enabled and self.model is not None:
             _wrap_layers_alone(self.accelerator.state.fsdp_plugin, self.model)
         if self.args.world_size > 1:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import traceback
 
 
-def fork_ranks(work, num_ranks, *arguments):
-    """Run ``work(*arguments)`` on so many ranks, with the environment that torchrun makes; exit where one failed."""
+def fork_ranks(work, num_ranks, *arguments, must_end_well=True):
+    """Run ``work(*arguments)`` on so many ranks, with the environment that torchrun makes; gives their exit codes.
+
+    Where they need not end well, ranks that are left when rank 0 has ended are killed.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -25,6 +29,8 @@ def fork_ranks(work, num_ranks, *arguments):
             try:
                 work(*arguments)
                 code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else print(end.code, file=sys.stderr) or 1
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -32,6 +38,12 @@ def fork_ranks(work, num_ranks, *arguments):
                 sys.stderr.flush()
                 os._exit(code)
         children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    if any(codes):
+    codes = []
+    for child in children:
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        if not must_end_well and child != children[-1]:
+            for other in children[len(codes) :]:
+                os.kill(other, signal.SIGKILL)
+    if must_end_well and any(codes):
         sys.exit(f"ranks ended with {codes}")
+    return codes
