@@ -1,4 +1,4 @@
-"""What a training step costs as a whole, at the size of VideoCLIP with random weights, and how near it comes to the peak.
+"""What a training step costs as a whole, at the size of VideoCLIP with random weights, and how near the peak it comes.
 
     python benchmarks/train.py                                     # on the processor, small batches: minutes
     python benchmarks/train.py --device cuda                       # bf16, compiled, kinds of attention, a 3D ResNet

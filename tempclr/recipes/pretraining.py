@@ -49,9 +49,9 @@ class ModelArguments:
     dropout: float | None = field(default=None, metadata={"help": "dropout of hidden states and attention"})
     max_num_features: int | None = field(default=None, metadata={"help": "most features of one clip"})
     max_text_tokens: int | None = field(default=None, metadata={"help": "most tokens of one sentence"})
-    length_groups: int = field(
-        default=1,
-        metadata={"help": "groups of like length that units run through the towers in; 8 or more: no padding"},
+    max_padding: float | None = field(
+        default=None,
+        metadata={"help": "share of padding, as 0.1: units run in groups of like length"},
     )
 
 
