@@ -8,7 +8,9 @@ COMPAT ?= $(VENV)/oldest
 APP ?= $(VENV)/app
 MODEL ?= runs/demo/model
 COMPAT_TESTS = $(addprefix tests/tempclr_kernels/test_triton_, interpreter.py pairwise.py) $(addprefix tests/tempclr/test_, \
-	configuration_tempclr.py modeling_tempclr.py processing_tempclr.py losses.py trainer.py)
+	configuration_tempclr.py modeling_tempclr.py processing_tempclr.py losses.py trainer.py) \
+	$(addprefix tests/tempclr_hub/test_, loopback.py publish.py push_model.py push_prepared.py push_trainer.py \
+	trainer_push.py)
 
 .PHONY: demo app test test-all app-test compat lint coverage soak audit clean
 
@@ -46,7 +48,19 @@ test-all: $(INSTALLED)  ## the slow tests too
 app-test: $(APP)/.installed  ## the page in a browser: needs Debian's chromium
 	$(APP)/bin/python -m pytest -q -m browser tests/tempclr/test_app_browser.py
 
-compat: $(COMPAT)/.installed  ## the oldest versions we support, triton 3.6 among them, in an environment of their own
+# transformers' own common tests, from the source distribution of the version in an environment: pip alone fetches it.
+define common_tests
+	$(1)/bin/python -m pip install --quiet --no-deps parameterized==0.9.0  # they import it
+	$(1)/bin/python -m pip download --quiet --no-deps --no-binary transformers --dest $(1)/source transformers==$(2)
+	tar -xzf $(1)/source/transformers-$(2).tar.gz -C $(1)/source
+	TRANSFORMERS_SDIST=$(1)/source/transformers-$(2) OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -q -n $(WORKERS) \
+		--expect-common modeling=250 --expect-common processing=30 tests/common
+endef
+version = $(shell sed -n 's/^transformers==//p' $(1))
+
+compat: $(COMPAT)/.installed $(INSTALLED)  ## the oldest versions we support, in an environment of their own; transformers' tests on both
+	$(call common_tests,$(COMPAT),$(call version,constraints-oldest.txt))
+	$(call common_tests,$(VENV),$(call version,constraints.txt))
 	$(COMPAT)/bin/python -m pytest -q -n $(WORKERS) -m 'not gpu' tests/tempclr_kernels/test_triton_compile.py
 	$(COMPAT)/bin/python -m pytest -q -n $(WORKERS) $(COMPAT_TESTS)
 
