@@ -37,7 +37,7 @@ ROWS = [
     *(f"{layer}, {title}" for layer in ("S_a", "S_p") for title in ENCODERS),
 ]
 MEASURES = ("mean_pool", "dtw", "otam")
-sensors = runpy.run_path(str(ROOT / "examples" / "few_shot_sensors.py"), run_name="sensors")
+sensors = runpy.run_path(str(ROOT / "benchmarks" / "sensor_recordings.py"), run_name="sensors")
 
 
 def encoder_of(name: str, base: Any, seed: int, unit_weight: float | None) -> Any:

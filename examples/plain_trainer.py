@@ -1,6 +1,6 @@
 """Train TempCLR on rows of your own with the plain ``transformers.Trainer``, save it, load it back, compare orders.
 
-    python examples/plain_trainer.py [output_dir]
+    python examples/plain_trainer.py [OUTPUT_FOLDER]
 
 The rows here are made up: every action has a direction in feature space, every video performs four actions.
 """
@@ -27,15 +27,8 @@ directions = random.normal(size=(len(ACTIONS), 16))
 def make_paragraph(number: int) -> Paragraph:
     actions = random.permutation(len(ACTIONS))[:4]
     features = directions[actions.repeat(3)] + random.normal(scale=0.3, size=(12, 16))  # three seconds an action
-    starts = [0.0, 3.0, 6.0, 9.0]
-    return Paragraph(
-        video_id=f"video-{number}",
-        sentences=[ACTIONS[action] for action in actions],
-        starts=starts,
-        ends=[start + 3.0 for start in starts],
-        features=features.astype(np.float32),
-        features_per_second=1.0,
-    )
+    sentences = [ACTIONS[action] for action in actions]
+    return Paragraph(f"video-{number}", sentences, [0, 3, 6, 9], [3, 6, 9, 12], features, features_per_second=1)
 
 
 processor = TempCLRProcessor(train_tokenizer(ACTIONS))
@@ -45,29 +38,18 @@ model = TempCLRModel(TempCLRConfig(text_config=text_config, video_config={**towe
 model.processor = processor
 
 output_dir = sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp()
-arguments = TrainingArguments(
-    output_dir,
-    max_steps=60,
-    per_device_train_batch_size=8,
-    learning_rate=5e-3,
-    remove_unused_columns=False,  # the collator reads whole rows
-    report_to=[],
-    save_strategy="no",
-    disable_tqdm=True,
-)
-trainer = Trainer(
-    model=model,
-    args=arguments,
+settings = {"max_steps": 60, "per_device_train_batch_size": 8, "learning_rate": 5e-3, "save_strategy": "no"}
+settings |= {"remove_unused_columns": False, "report_to": []}  # the collator reads whole rows
+Trainer(
+    model,
+    TrainingArguments(output_dir, **settings),
     train_dataset=[make_paragraph(number) for number in range(64)],
     data_collator=ParagraphCollator(processor, clip_seconds=1.0),
-)
-trainer.train()
+).train()
 model.save_pretrained(output_dir)
 
 model = TempCLRModel.from_pretrained(output_dir)
 video = make_paragraph(-1)
-steps = model.encode_text(video.sentences)
-seconds = torch.cat([model.encode_video(second[None]) for second in video.features])
-cost = cosine_cost(steps, seconds)
+cost = cosine_cost(model.encode_text(video.sentences), torch.cat(model.encode_video(list(video.features[:, None]))))
 told, shuffled = dtw(cost), dtw(cost[[2, 0, 3, 1]])
 print(f"distance in the order it was told: {told:.2f}, with the sentences shuffled: {shuffled:.2f}")

@@ -1,0 +1,248 @@
+"""Every block of the documentation is run; see blocks.py for how, and docs/index.md, which says so to the reader."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from filelock import FileLock
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.glob("*.md"))
+API_PAGES = sorted(path for path in (DOCS / "api").glob("*.md"))
+# Pages with a test of their own below.
+RUN_BELOW = {"own_videos", "publish", "datasets", "few_shot"}
+# What these do takes ranks, a browser or minutes and has tests of its own; here, that such commands and options exist.
+RUN_ELSEWHERE = {
+    "app": "tests/tempclr/test_app_page.py",
+    "distributed": "tests/tempclr/test_distributed_commands.py",
+    "tclr": "tests/tempclr/test_tclr_training.py",
+}
+CONTINUED = ("finetune", "evaluate")  # they begin with what own_videos leaves
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+blocks = load(Path(__file__).with_name("blocks.py"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and this process is in it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def own_videos(demo_dir: Path, worker_id: str) -> Path:
+    """What the page on own videos leaves, run once for all pages that go on from there, in all processes."""
+    folder = demo_dir.parent.parent / "own_videos"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make_own_videos(folder, demo_dir)
+            before = Path.cwd()
+            os.chdir(folder)
+            try:
+                printed = blocks.run_page(DOCS / "own_videos.md")
+            finally:
+                os.chdir(before)
+            (folder / "done").write_text(printed, encoding="utf-8")
+    return folder
+
+
+def make_own_videos(folder: Path, demo_dir: Path) -> None:
+    """A person's files: some videos, and a table of who does what when."""
+    (folder / "videos").mkdir(parents=True)
+    lines = []
+    for number, text in enumerate((demo_dir / "dataset" / "train.jsonl").read_text(encoding="utf-8").splitlines()):
+        row = json.loads(text)
+        name = ("pancakes.mp4", "toast.mp4")[number] if number < 2 else f"video_{number}.mp4"
+        shutil.copy(demo_dir / "dataset" / row["video"], folder / "videos" / name)
+        spans = zip(row["starts"], row["ends"], row["sentences"], strict=True)
+        lines += [{"video": name, "start": start, "end": end, "sentence": text} for start, end, text in spans]
+    with (folder / "steps.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["video", "start", "end", "sentence"])
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def test_every_page_is_run_by_somebody():
+    stems = {path.stem for path in PAGES}
+    assert stems >= RUN_BELOW | set(CONTINUED)
+    alone = set(alone_pages())
+    assert stems == alone | RUN_BELOW | set(CONTINUED) | (stems & set(RUN_ELSEWHERE))
+    for stem in stems & set(RUN_ELSEWHERE):
+        assert (ROOT / RUN_ELSEWHERE[stem]).exists(), stem
+
+
+def alone_pages() -> list[str]:
+    return [path.stem for path in PAGES if path.stem not in {*RUN_BELOW, *CONTINUED, *RUN_ELSEWHERE}]
+
+
+def test_blocks_are_in_languages_that_are_run_or_shown():
+    for page in [ROOT / "README.md", *PAGES, *API_PAGES]:
+        for block in blocks.blocks_of(page):
+            assert block.language in blocks.RUN + blocks.SHOWN, f"{page.name}, line {block.line}: {block.language!r}"
+
+
+def test_few_blocks_are_not_run_and_each_says_why():
+    reasons = [(page.name, block.not_run) for page in PAGES for block in blocks.blocks_of(page) if block.not_run]
+    assert len(reasons) <= 3, reasons
+    assert all(len(reason) > 20 for _, reason in reasons)
+    skipped = sum(page.read_text(encoding="utf-8").count("doctest: +SKIP") for page in API_PAGES)
+    assert skipped <= 18, "lines of the API reference that want a file nobody has here: rather an example that runs"
+
+
+@pytest.mark.parametrize("stem", alone_pages())
+def test_a_page_runs(stem: str, folder: Path, demo_dir: Path):
+    blocks.run_page(DOCS / f"{stem}.md", demo_dir=demo_dir)
+
+
+@pytest.mark.parametrize("stem", [path.stem for path in PAGES if path.stem in RUN_ELSEWHERE])
+def test_the_commands_of_a_page_that_is_run_elsewhere_exist(stem: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(DOCS)
+    from generate_cli import parser_of
+
+    for block in blocks.blocks_of(DOCS / f"{stem}.md"):
+        for command in block.text.replace("\\\n", " ").splitlines() if block.language in blocks.SHELLS else ():
+            words = shlex.split(command, comments=True)
+            names = [place for place, word in enumerate(words) if word in ("tempclr", "tempclr.cli")]
+            if names:
+                own = [word for word in words[names[0] + 1 :] if word != "..."]
+                known = parser_of(shlex.join(own))._option_string_actions
+                assert {word for word in own if word.startswith("--")} <= set(known), command
+
+
+def test_own_videos_run(own_videos: Path):
+    assert "R@1" in (own_videos / "done").read_text(encoding="utf-8")
+    assert (own_videos / "runs" / "mine" / "pancakes.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("stem", CONTINUED)
+def test_a_page_that_goes_on_runs(stem: str, folder: Path, own_videos: Path):
+    shutil.copytree(own_videos, folder, dirs_exist_ok=True)
+    blocks.run_page(DOCS / f"{stem}.md")
+
+
+@pytest.mark.slow
+def test_publishing_runs(folder: Path, own_videos: Path, tmp_path_factory: pytest.TempPathFactory):
+    """In a process of its own, because the client of the Hub reads its environment when it is imported."""
+    from tempclr_hub.loopback import LoopbackHub
+
+    shutil.copytree(own_videos, folder, dirs_exist_ok=True)
+    packages = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "hub")))
+    with LoopbackHub() as hub:
+        environment = {**os.environ, **hub.environment(tmp_path_factory.mktemp("home")), "PYTHONPATH": packages}
+        command = [sys.executable, str(Path(blocks.__file__)), str(DOCS / "publish.md")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert "model.safetensors" in hub.files("tester/recipes") and "model.safetensors" in hub.files("tester/pushed")
+        assert any(name.endswith(".parquet") for name in hub.files("tester/recipe-rows", kind="dataset"))
+        assert hub.failures() == []
+
+
+def test_data_sets_run(folder: Path):
+    """On small files in the formats of the releases, whose whole files are not ours to give."""
+    make_corpora(folder)
+    blocks.run_page(DOCS / "datasets.md")
+
+
+def make_corpora(folder: Path) -> None:
+    world = load(ROOT / "tests" / "tempclr" / "corpora_world.py")
+    places = {"didemo": folder / "didemo" / "data", "activitynet": folder / "captions"}
+    for name, make in world.CORPORA.items():
+        if name != "crosstask":
+            world.write_features(folder / "s3d", make(places.get(name, folder)).seconds)
+    for split in ("train", "val"):
+        (folder / f"how2_{split}.lst").rename(folder / f"how2_s3d_{split}.lst")
+    (folder / "validation_youcook.csv").write_text("end,start,video_id,task,text\n7,1,abcd,113,step 0\n")
+    make_crosstask(world, folder / "crosstask_release", folder / "s3d")
+
+
+def make_crosstask(world: ModuleType, release: Path, features: Path) -> None:
+    """As many videos of each primary task as the split of the release wants."""
+    world.crosstask(release)
+    videos = [(task, f"{letter}{number}") for number in range(32) for task, letter in (("11", "t"), ("22", "b"))]
+    (release / "videos.csv").write_text("".join(f"{task},{video},http://u\n" for task, video in videos))
+    for task, video in videos:
+        (release / "annotations" / f"{task}_{video}.csv").write_text("1,1.5,6\n2,8.5,12.25\n")
+    world.write_features(features, {video: 20 for _, video in videos})
+
+
+def test_few_shot_learning_runs(folder: Path):
+    make_few_shot(folder)
+    blocks.run_page(DOCS / "few_shot.md")
+    assert json.loads((folder / "runs" / "otam" / "test.json").read_text(encoding="utf-8"))
+
+
+def make_few_shot(folder: Path) -> None:
+    """Videos as folders of frames, and a small ResNet in the place of the large one."""
+    from PIL import Image
+    from transformers import ResNetConfig, ResNetModel, ViTImageProcessor
+
+    splits = folder / "splits" / "ssv2_OTAM"
+    splits.mkdir(parents=True)
+    for split in ("train", "val", "test"):
+        names = [f"{split} {label}/{split}{label}{number}" for label in range(5) for number in range(7)]
+        (splits / f"{split}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+        for place, name in enumerate(names):
+            (folder / "ssv2" / name).mkdir(parents=True)
+            for frame in range(2):
+                colour = (place * 7 % 255, frame * 90, 40)
+                Image.new("RGB", (32, 32), colour).save(folder / "ssv2" / name / f"{frame:05d}.jpg")
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    network = folder / "microsoft" / "resnet-50"
+    ResNetModel(ResNetConfig(**sizes)).save_pretrained(network)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(network)
+
+
+@pytest.mark.parametrize(
+    "page", [path for path in API_PAGES if path.stem != "command_line"], ids=lambda path: path.stem
+)
+def test_examples_of_the_api_reference_run(page: Path):
+    """With the names of the module, as in its docstrings; each entry begins anew."""
+    parts = re.split(r"^## (.+)$", page.read_text(encoding="utf-8"), flags=re.M)
+    num_examples = 0
+    for name, text in zip(parts[1::2], parts[2::2], strict=True):
+        module = importlib.import_module(name)
+        public = {one: getattr(module, one) for one in getattr(module, "__all__", ())}
+        for entry in re.split(r"^###", text, flags=re.M):
+            examples = "\n".join(match[2] for match in blocks.FENCE.finditer(entry) if match[1] == "pycon")
+            own = home_of(entry, public)
+            torch.manual_seed(0)
+            num_examples += blocks.run_examples(examples, {**vars(own or module), **public}, place=name).attempted
+    assert num_examples > 3
+
+
+def home_of(entry: str, public: dict[str, Callable]) -> ModuleType | None:
+    """The module in which what an entry tells of is defined: its docstring was written there."""
+    title = entry.split("\n", 1)[0].strip(" #").split(".")[0]
+    value = public.get(title)
+    return sys.modules.get(getattr(value, "__module__", "")) if value is not None else None
+
+
+def test_links_lead_somewhere():
+    for page in [*PAGES, *API_PAGES]:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
