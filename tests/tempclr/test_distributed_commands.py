@@ -108,7 +108,7 @@ def test_the_launchers_that_users_run(folder, tmp_path, launcher):
     words += ["--output", str(tmp_path / "results.json")]
     options = ["--standalone", "--nproc_per_node=2"]
     if "accelerate" in launcher:
-        options = ["--cpu", "--num_processes=2", "--main_process_port=0"]
+        options = ["--multi_gpu", "--num_processes=2", "--main_process_port=0"]
     command = [sys.executable, "-m", launcher, *options, "-m", "tempclr.cli", *words]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

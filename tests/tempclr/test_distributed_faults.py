@@ -92,7 +92,7 @@ def test_a_rank_killed_under_a_launcher_ends_the_run(folder, tmp_path, launcher)
     words += ["--disable_tqdm", "True", "--logging_steps", "100000", "--per_device_train_batch_size", "2"]
     options = ["--standalone", "--nproc_per_node=2"]
     if "accelerate" in launcher:
-        options = ["--cpu", "--num_processes=2", "--main_process_port=0"]
+        options = ["--multi_gpu", "--num_processes=2", "--main_process_port=0"]
     command = [sys.executable, "-m", launcher, *options, "-m", "tempclr.cli", *words]
     with open(tmp_path / "log", "w") as log:
         running = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
