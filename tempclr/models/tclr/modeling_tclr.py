@@ -60,6 +60,8 @@ class TCLRProjection(nn.Module):
 
 
 class TCLRPreTrainedModel(PreTrainedModel):
+    """What pretraining and classification share: configuration, first weights, saving and loading."""
+
     config: TCLRConfig
     config_class = TCLRConfig
     base_model_prefix = "backbone"

@@ -199,6 +199,8 @@ def _stage(config: VideoResNetConfig, index: int) -> nn.Sequential:
 
 
 class VideoResNetPreTrainedModel(PreTrainedModel):
+    """What the networks share: configuration, first weights, saving and loading."""
+
     config: VideoResNetConfig
     config_class = VideoResNetConfig
     base_model_prefix = "backbone"
