@@ -90,8 +90,8 @@ def _classify(arguments: argparse.Namespace, measured: list[Any], train: Any, de
 
     model = read_clip_model(arguments.model, TCLRForVideoClassification).to(device)
     classes = [model.config.id2label[number] for number in range(model.config.num_labels)]
-    probabilities = _over_clips(clip_probabilities, model, model.config.backbone_config, measured, arguments)
-    result = score_probabilities(probabilities, [video.label for video in measured], classes=classes)
+    probabilities, labels = _over_clips(clip_probabilities, model, model.config.backbone_config, measured, arguments)
+    result = score_probabilities(probabilities, labels, classes=classes)
     _say(result)
     return result
 
@@ -105,8 +105,8 @@ def _from_features(arguments: argparse.Namespace, measured: list[Any], train: An
     kept = labelled_share([video.label for video in train], arguments.train_fraction, seed=arguments.subset)
     train = [train[place] for place in kept]
     backbone = read_backbone(arguments.model).to(device)
-    sides = [_over_clips(clip_features, backbone, backbone.config, videos, arguments) for videos in (train, measured)]
-    labels = [[video.label for video in videos] for videos in (train, measured)]
+    seen = [_over_clips(clip_features, backbone, backbone.config, videos, arguments) for videos in (train, measured)]
+    sides, labels = zip(*seen, strict=True)
     if arguments.task == "nn-retrieval":
         vectors = [video_vectors(side) for side in sides]
         found = retrieve_neighbours(vectors[1], labels[1], vectors[0], labels[0], ks=arguments.ks)
@@ -120,7 +120,10 @@ def _from_features(arguments: argparse.Namespace, measured: list[Any], train: An
     return linear
 
 
-def _over_clips(function: Any, model: Any, config: Any, videos: list[Any], arguments: argparse.Namespace) -> Any:
+def _over_clips(
+    function: Any, model: Any, config: Any, videos: list[Any], arguments: argparse.Namespace
+) -> tuple[Any, list[str]]:
+    """What the function finds, and the classes of the videos, without those dropped as too short; they are told."""
     from torch.utils.data import DataLoader
 
     from tempclr.data.action_videos import ActionClips, action_collate
@@ -138,7 +141,11 @@ def _over_clips(function: Any, model: Any, config: Any, videos: list[Any], argum
     loader = DataLoader(
         clips, batch_size=arguments.batch_size, num_workers=arguments.num_workers, collate_fn=action_collate
     )
-    return function(model, loader, num_batches=len(loader), show_progress_bar=not arguments.quiet)
+    found = function(model, loader, num_batches=len(loader), show_progress_bar=not arguments.quiet)
+    dropped = set(clips.left_out["too_short"])
+    for video_id in sorted(dropped):
+        print(f"left out: {video_id} (too short)")
+    return found, [video.label for video in videos if video.video_id not in dropped]
 
 
 def _say(result: Any) -> None:

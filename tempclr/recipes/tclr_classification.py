@@ -220,9 +220,12 @@ def _classifier(checkpoint: str | None, arguments: ClassificationArguments, labe
     if arguments.init_from is not None and sizes:
         name = "width" if arguments.variant is None else "variant"
         raise InputError(f"the sizes of {arguments.init_from!r} are given by it: leave them out", field=name)
-    model = read_clip_model(start, TCLRForVideoClassification, new_parts=checkpoint is None, **own)
-    if checkpoint is not None and list(model.config.id2label.values()) != list(labels):
-        raise InputError(f"{checkpoint!r} was trained on other classes", field="resume_from_checkpoint")
+    if checkpoint is None:
+        model = read_clip_model(start, TCLRForVideoClassification, new_parts=True, **own)
+    else:
+        model = read_clip_model(start, TCLRForVideoClassification, freeze=arguments.freeze)
+        if list(model.config.id2label.values()) != list(labels):
+            raise InputError(f"{checkpoint!r} was trained on other classes", field="resume_from_checkpoint")
     for name, value in given.items():
         setattr(model.config.backbone_config, name, value)
     return model

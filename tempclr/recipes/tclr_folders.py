@@ -68,6 +68,8 @@ def _config(source: str) -> dict[str, Any]:
     folder = Path(source)
     if not folder.is_dir() and (folder.exists() or folder.is_absolute() or source[:1] == "." or len(folder.parts) != 2):
         raise InputError("no such model folder: give one that save_pretrained wrote, or a Hub id", file=source)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise InputError("no config.json here: give a folder that save_pretrained wrote", file=source)
     try:
         values, _ = PreTrainedConfig.get_config_dict(source)
     except (OSError, ValueError, TypeError) as error:
