@@ -178,6 +178,25 @@ def make_corpora(folder: Path) -> None:
         (folder / f"how2_{split}.lst").rename(folder / f"how2_s3d_{split}.lst")
     (folder / "validation_youcook.csv").write_text("end,start,video_id,task,text\n7,1,abcd,113,step 0\n")
     make_crosstask(world, folder / "crosstask_release", folder / "s3d")
+    make_actions(folder)
+
+
+def make_actions(folder: Path) -> None:
+    """The corpora of labelled videos: their lists and their videos, where docs/datasets.md has them."""
+    world = load(ROOT / "tests" / "tempclr" / "test_readers_actions.py")
+    world.ucf101(folder / "ucf")
+    (folder / "ucf" / "ucfTrainTestlist").rename(folder / "ucfTrainTestlist")
+    (folder / "ucf" / "videos").rename(folder / "UCF-101")
+    for make, lists, videos in (
+        (world.hmdb51, "testTrainMulti_7030_splits", "hmdb51"),
+        (world.kinetics, "kinetics_lists", "kinetics400"),
+        (world.diving48, "lists", "rgb"),
+    ):
+        make(folder / "made")
+        (folder / "made" / "lists").rename(folder / lists)
+        (folder / "made" / "videos").rename(folder / videos)
+    for name in ("train.csv", "val.csv"):
+        (folder / "kinetics_lists" / name).rename(folder / name)
 
 
 def make_crosstask(world: ModuleType, release: Path, features: Path) -> None:
