@@ -243,3 +243,27 @@ def test_the_command(world, vit, capsys):
     assert "4 videos extracted, 0 already there, 4 rows written, 1 left out" in said.out
     assert "left out: " in said.err and "row 1, field 'sentences'" in said.err
     assert dataset_recipe(world / "out")["l2_normalize"] is False
+
+
+def test_damaged_feature_files_are_made_again(world, vit, caplog):
+    extract(world, vit)
+    files = [world / "out" / "features" / f"v{number}.npy" for number in range(3)]
+    whole = [file.read_bytes() for file in files]
+    files[1].write_bytes(b"")
+    files[2].write_bytes(whole[2][:90])
+    assert extract(world, vit).num_extracted == 2
+    assert [file.read_bytes() for file in files] == whole
+    assert "v1.npy is damaged and made again" in caplog.text and "v2.npy is damaged" in caplog.text
+
+
+def test_isolated_decoding_gives_the_same_features_and_names_bad_videos(world, vit):
+    extract(world, vit)
+    expected = {file.name: file.read_bytes() for file in (world / "out" / "features").iterdir()}
+    (world / "videos" / "v1.mp4").write_bytes(b"no video")
+    report = extract_features(
+        world / "rows", output_dir=world / "isolated", backbone=vit, device="cpu", show_progress_bar=False,
+        isolate_decoding=True, skip_bad_rows=True,
+    )  # fmt: skip
+    assert report.num_extracted == 4 and "v1.mp4: cannot be read as video" in report.reasons[0]
+    made = {file.name: file.read_bytes() for file in (world / "isolated" / "features").iterdir()}
+    assert made == {name: content for name, content in expected.items() if name != "v1.npy"}
