@@ -17,8 +17,7 @@ from tempclr.data.sequences import SequenceSet
 from tempclr.evaluation.few_shot import evaluate_few_shot
 from tempclr.recipes.few_shot import EncoderArguments, VideoOnlyTrainingArguments, pretrain_video_only
 
-spec = find_spec("aeon")
-if spec is None:
+if (spec := find_spec("aeon")) is None:
     raise SystemExit("this example reads data that come with aeon: pip install --no-deps aeon")
 folder = Path(spec.submodule_search_locations[0], "datasets", "data", "PickupGestureWiimoteZ")
 NUM_FRAMES, CENTRES = 32, np.linspace(-2.5, 2.5, 8)
@@ -33,7 +32,7 @@ def make_frames(series: np.ndarray) -> np.ndarray:
     return bins.reshape(len(places), -1)
 
 
-files = [(folder / f"PickupGestureWiimoteZ_{part}.ts").read_text().split("@data")[1] for part in ("TRAIN", "TEST")]
+files = [(folder / f"{folder.name}_{part}.ts").read_text().split("@data")[1] for part in ("TRAIN", "TEST")]
 values, labels = zip(*(line.split(":") for text in files for line in text.split()), strict=True)
 series = [np.array(text.split(","), dtype=float) for text in values]
 readings = np.concatenate(series)
@@ -44,8 +43,7 @@ base, novel = everything.of_classes(everything.classes[:5]), everything.of_class
 
 def show(title: str, sequences: SequenceSet, **options) -> None:
     results = [evaluate_few_shot(sequences, shot=k, num_frames=NUM_FRAMES, num_tasks=1000, **options) for k in (1, 5)]
-    cells = [f"{100 * one.accuracy:5.1f} ± {100 * one.half_width:3.1f}" for one in results]
-    print(f"{title:<42} {'   '.join(cells)}")
+    print(f"{title:<42}", *(f"{100 * one.accuracy:5.1f} ± {100 * one.half_width:3.1f}  " for one in results))
 
 
 print("5-way accuracy in %, 95 % interval over 1000 tasks: 1 shot, 5 shots")
@@ -58,5 +56,5 @@ arguments = VideoOnlyTrainingArguments(
 )
 encoder = EncoderArguments(num_frames=NUM_FRAMES, hidden_size=64, num_hidden_layers=6, num_attention_heads=4)
 model = pretrain_video_only(base, training_arguments=arguments, encoder=encoder).model
-show("gestures not seen in training, dtw", novel, measure="dtw")
-show("gestures not seen in training, dtw, trained", novel, measure="dtw", model=model)
+show("new gestures, dtw", novel, measure="dtw")
+show("new gestures, dtw, pretrained by order", novel, measure="dtw", model=model)

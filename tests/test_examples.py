@@ -112,5 +112,5 @@ def test_few_shot_sensors(tmp_path: Path):
     accuracies = [float(line[42:].split("±")[0]) for line in lines]
     pooled, dtw, _, shuffled, _, trained = accuracies
     # Measured on these recordings before the package was there: .43, .63, and .39 with the queries shuffled.
-    assert pooled > 40 and dtw > 60 and shuffled < dtw - 20
+    assert pooled > 43 and dtw > 60 and shuffled < dtw - 20
     assert trained > 20 + 10, "five classes: a fifth is chance"
