@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
@@ -267,3 +270,18 @@ def test_pretraining_on_a_stream_goes_on_to_the_same_weights(extra, places, tmp_
 def test_mistakes_are_one_line(extra, told, places, tmp_path, capsys):
     assert main(words(places / "parquet", tmp_path / "out", *extra)) == 2
     assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_two_ranks_go_on_to_the_same_weights(places, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29623"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def train(name, *extra):
+        given = words(places / "parquet", tmp_path / name, "--dataloader_num_workers", "1", *extra)
+        subprocess.run([*launch, "-m", "tempclr.cli", *given], env=environment, check=True, capture_output=True)
+        return (tmp_path / name / "model.safetensors").read_bytes()
+
+    whole = train("whole")
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "cut" / "checkpoint-2")
+    assert train("cut", "--resume_from_checkpoint") == whole
