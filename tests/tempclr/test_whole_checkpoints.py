@@ -122,7 +122,7 @@ KILLED = """
 import os, signal, sys
 import torch
 sys.path.insert(0, {tests!r})
-import test_checkpoints
+import test_whole_checkpoints
 torch.set_num_threads({threads})  # another number of threads would sum in another order
 moment, count = sys.argv[2], 0
 write = torch.save
@@ -136,7 +136,7 @@ def cut(value, file, *others, **keywords):
         os.kill(os.getpid(), signal.SIGKILL)
 
 torch.save = cut
-test_checkpoints.train(sys.argv[1])
+test_whole_checkpoints.train(sys.argv[1])
 """
 
 
