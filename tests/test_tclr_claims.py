@@ -28,14 +28,14 @@ def claims():
 def small(claims, tmp_path, monkeypatch):
     for name, value in {
         "WORK": tmp_path / "work",
-        "NUM_VIDEOS": {"train": 3, "test": 1},
+        "NUM_VIDEOS": {"train": 4, "test": 1},
         "NETWORK": {"variant": "r3d_10", "width": 2},
         "CLIP_SIZE": 16,
         "NUM_TEST_CLIPS": 2,
     }.items():
         monkeypatch.setattr(claims, name, value)
     monkeypatch.setattr(
-        claims, "TRAINING", {**claims.TRAINING, "num_train_epochs": 2, "per_device_train_batch_size": 24}
+        claims, "TRAINING", {**claims.TRAINING, "num_train_epochs": 2, "per_device_train_batch_size": 12}
     )
     monkeypatch.setattr(claims, "SUPERVISED", {**claims.SUPERVISED, "num_train_epochs": 1})
     return claims
@@ -62,7 +62,7 @@ def test_a_run_killed_in_its_training_goes_on_and_is_kept(small, monkeypatch):
     small.work("test", [job])
     kept = json.loads(small.result_file("test", *job).read_text())
     assert kept["seconds"]["processor"] > spent["processor"] > 0
-    assert (kept["num_train"], kept["num_measured"], np.shape(kept["slices"])) == (48, 16, (4, 4))
+    assert (kept["num_train"], kept["num_measured"], np.shape(kept["slices"])) == (24, 6, (4, 4))
     assert {"linear", "linear_one_clip", "R@1", "R@20"} <= set(kept) and 0 <= kept["linear"] <= 1
     assert {"instance_loss", "local_local_loss", "global_local_loss"} <= set(kept["last_epoch"])
     monkeypatch.setattr(small, "trained", None)
@@ -71,7 +71,7 @@ def test_a_run_killed_in_its_training_goes_on_and_is_kept(small, monkeypatch):
 
 def test_validation_looks_at_no_test_video(small):
     train, held = small.data("validation")
-    assert len(train) + len(held) == 48 and len(held) == 16
+    assert len(train) + len(held) == 24 and len(held) == 6
     assert {video.split for video in (*train, *held)} == {"train"}
     assert not (small.WORK / "videos_validation" / "test").exists()
 
