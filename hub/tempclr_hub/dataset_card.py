@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,21 +35,14 @@ def dataset_card(source: str | PathLike[str], *, repo_id: str, license: str | No
     Raises:
         InputError: the rows cannot be read.
     """
-    from datasets import DatasetDict, load_from_disk
+    from tempclr.data.rows import dataset_recipe
+    from tempclr_hub.portable_rows import all_splits, portable_columns
 
-    from tempclr.data.rows import dataset_recipe, load_rows
-
-    folder = Path(source)
-    if folder.is_dir() and (folder / "dataset_dict.json").is_file():
-        data = load_from_disk(str(folder))
-        assert isinstance(data, DatasetDict)
-        splits = dict(data)
-    else:
-        splits = {"train": load_rows(str(source))}
+    splits = all_splits(source)
     rows = [[f"`{split}`", *_counts(part)] for split, part in splits.items()]
-    names = next(iter(splits.values())).column_names
+    names = portable_columns(next(iter(splits.values())).column_names)
     columns = [[f"`{name}`", COLUMNS.get(name, "")] for name in names]
-    recipe = dataset_recipe(str(source)) if folder.is_dir() else None
+    recipe = dataset_recipe(source)
     return "\n".join(
         [
             *_front_matter(license, splits, num_rows=sum(len(part) for part in splits.values())),
@@ -108,7 +100,6 @@ def _counts(rows: Any) -> list[Any]:
 def _recipe_lines(recipe: dict[str, Any] | None) -> list[str]:
     if recipe is None:
         return ["How the features were made is not recorded with these rows."]
-    shown = dict(recipe)
-    if shown.get("backbone") and Path(str(shown["backbone"])).is_absolute():
-        shown["backbone"] = Path(str(shown["backbone"])).name
-    return ["They were made by this recipe:", "", "```json", json.dumps(shown, indent=2), "```"]
+    from tempclr_hub.portable_rows import portable_recipe
+
+    return ["They were made by this recipe:", "", "```json", json.dumps(portable_recipe(recipe), indent=2), "```"]

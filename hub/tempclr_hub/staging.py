@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from tempclr.errors import InputError
 
@@ -130,40 +133,31 @@ def _copied(chosen: Sequence[Path], target: str | PathLike[str], secrets: Sequen
 def stage_dataset(source: str | PathLike[str], target: str | PathLike[str], *, card: str) -> Staged:
     """Write the rows of a dataset as Parquet, one or more files a split, with ``card`` as README.md.
 
-    ``source``: what ``tempclr.data.rows.load_rows`` takes. ``feature_recipe.json`` beside the data comes along.
-    Rows that name files of this machine (``features_path``, ``video``) would be useless elsewhere and are refused.
+    ``source``: what ``tempclr.data.rows.load_rows`` takes, or a folder of several splits. Features in files of their
+    own, as ``tempclr extract`` writes them, go into the rows; the columns ``features_path`` and ``video``, which name
+    files of this machine, stay here. ``feature_recipe.json`` beside the data comes along.
 
     Raises:
-        InputError: the rows cannot be read, or name files of this machine, or a text holds an access token.
+        InputError: the rows cannot be read, have no features, or a text holds an access token.
     """
-    from datasets import Dataset, DatasetDict, load_from_disk
+    from tempclr.data.rows import RECIPE_FILE, dataset_recipe
+    from tempclr_hub.portable_rows import LOCAL_COLUMNS, all_splits, portable_recipe, portable_rows
 
-    from tempclr.data.rows import load_rows
-
-    folder = Path(source)
-    on_disk = folder.is_dir() and any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    data = load_from_disk(str(folder)) if on_disk else load_rows(str(source))
-    splits = data if isinstance(data, DatasetDict) else DatasetDict(train=data)
+    splits = all_splits(source)
     new = _new_folder(target)
-    for split, rows in splits.items():
-        for column in ("features_path", "video"):
-            if column in rows.column_names and any(value is not None for value in rows[column]):
-                raise InputError(
-                    f"the rows of split {split!r} name files of this machine in the column {column!r}: "
-                    "a dataset for others holds its features itself (`tempclr extract` writes such rows)",
-                    file=folder,
-                )
-        for index, shard in enumerate(shards := _shards(rows)):
-            path = new / "data" / f"{split}-{index:05d}-of-{len(shards):05d}.parquet"
-            path.parent.mkdir(exist_ok=True)
-            assert isinstance(shard, Dataset)
-            shard.to_parquet(path)
+    left_out = {name for rows in splits.values() for name in LOCAL_COLUMNS if name in rows.column_names}
+    (new / "data").mkdir()
+    for split, local in splits.items():
+        with tempfile.TemporaryDirectory(dir=new) as scratch:
+            shards = _shards(portable_rows(local, source=source, scratch=scratch))
+            for index, shard in enumerate(shards):
+                shard.to_parquet(new / "data" / f"{split}-{index:05d}-of-{len(shards):05d}.parquet")
     (new / "README.md").write_text(card, encoding="utf-8")
-    recipe = folder / "feature_recipe.json"
-    if recipe.is_file():
-        shutil.copyfile(recipe, new / recipe.name)
+    recipe = dataset_recipe(source)
+    if recipe is not None:
+        (new / RECIPE_FILE).write_text(json.dumps(portable_recipe(recipe), indent=2) + "\n", encoding="utf-8")
     _refuse_secrets(new)
-    return Staged(new, "dataset")
+    return Staged(new, "dataset", tuple(f"column {name}" for name in sorted(left_out)))
 
 
 def stage_kernel_repository(target: str | PathLike[str]) -> Staged:
@@ -187,10 +181,9 @@ def describe(staged: Staged) -> Iterator[str]:
 SHARD_BYTES = 500_000_000
 
 
-def _shards(rows: object) -> list[object]:
-    size = max(1, getattr(rows, "data", rows).nbytes)  # type: ignore[attr-defined]
-    count = min(-(-size // SHARD_BYTES), max(1, len(rows)))  # type: ignore[arg-type]
-    return [rows.shard(count, index, contiguous=True) for index in range(count)]  # type: ignore[attr-defined]
+def _shards(rows: Any) -> list[Any]:
+    count = min(-(-max(1, rows.data.nbytes) // SHARD_BYTES), max(1, len(rows)))
+    return [rows.shard(count, index, contiguous=True) for index in range(count)]
 
 
 def _existing_folder(source: str | PathLike[str]) -> Path:

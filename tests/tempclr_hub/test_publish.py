@@ -323,13 +323,6 @@ def test_a_staged_dataset_reads_as_rows(dataset_dir: Path, tmp_path: Path) -> No
     assert (staged.folder / "feature_recipe.json").is_file()
 
 
-def test_rows_that_name_local_files_are_not_sent(dataset_dir: Path, tmp_path: Path) -> None:
-    rows = [{"video_id": "a", "sentences": ["x"], "starts": [0.0], "ends": [1.0], "features_path": "/home/me/a.npy"}]
-    Dataset.from_list(rows).save_to_disk(tmp_path / "local")
-    with pytest.raises(InputError, match="name files of this machine in the column 'features_path'"):
-        stage_dataset(tmp_path / "local", tmp_path / "staged", card="")
-
-
 def test_the_kernels_are_staged(tmp_path: Path) -> None:
     names = dict(stage_kernel_repository(tmp_path / "kernels").files())
     assert "build/torch-cuda/metadata.json" in names and "README.md" in names
