@@ -1,0 +1,109 @@
+"""The paper's claims on generated videos and on real recordings: docs/claims.md, its pictures, and their numbers.
+
+python benchmarks/claims.py --quick              # seeds 0 to 2; goes on where it stopped
+python benchmarks/claims.py --quick --minutes 50 # begins nothing new after 50 minutes
+python benchmarks/claims.py                      # seeds 0 to 4
+python benchmarks/claims.py --choose             # writes the recommended recipe, by validation videos; commit it
+python benchmarks/claims.py --pages              # only renews the page from benchmarks/results/claims.json
+
+Test videos are looked at once benchmarks/results/claims_choice.json is committed. Few-shot matching reads recordings
+that come inside the package aeon (pip install --no-deps aeon); --without_few_shot leaves it out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tempclr.errors import InputError
+from tempclr.recipes.claims.choice import choose, read_choice, require_commit, write_choice
+from tempclr.recipes.claims.collection import collect, write_claims
+from tempclr.recipes.claims.grid import ClaimSettings, jobs_of
+from tempclr.recipes.claims.page import write_page
+from tempclr.recipes.claims.queue import do_jobs
+from tempclr.recipes.claims.work import Workshop
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "claims.json"
+CHOICE = ROOT / "benchmarks" / "results" / "claims_choice.json"
+PAGE = ROOT / "docs" / "claims.md"
+FEW_SHOT_SETS = ("PickupGestureWiimoteZ", "JapaneseVowels")
+
+
+def recordings(name: str, *, seed: int) -> tuple[Any, Any, dict[str, Any]]:
+    """Sequences of training classes and of new ones, and the encoder that benchmarks/few_shot_claims.py settled on."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import sensor_recordings
+
+    settings = sensor_recordings.SETTINGS[name]
+    base, novel = sensor_recordings.load(name, seed=seed)
+    sizes = {"num_frames": settings["num_frames"], "hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
+    return base, novel, {"encoder": sizes, "num_epochs": settings["num_epochs"], "base_way": 4}
+
+
+def parse(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="seeds 0 to 2 instead of 0 to 4")
+    parser.add_argument("--seeds", nargs="+", type=int, help="other seeds")
+    parser.add_argument("--output_dir", type=Path, default=ROOT / "runs" / "claims", help="runs/claims")
+    parser.add_argument("--minutes", type=float, help="begin no further run after so many minutes")
+    parser.add_argument("--num_processes", type=int, default=2, help="runs at a time, one thread each (default 2)")
+    parser.add_argument("--without_few_shot", action="store_true", help="leave the recordings of aeon out")
+    parser.add_argument("--choose", action="store_true", help="only write the choice, from validation results")
+    parser.add_argument("--pages", action="store_true", help="only renew the page")
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None, *, settings: ClaimSettings | None = None) -> None:
+    arguments = parse(words)
+    settings = settings or ClaimSettings()
+    if arguments.pages:
+        write_page(PAGE, json.loads(RESULTS.read_text(encoding="utf-8")))
+        return
+    seeds = arguments.seeds or list(range(3 if arguments.quick else 5))
+    sets = () if arguments.without_few_shot else FEW_SHOT_SETS
+    if sets and find_spec("aeon") is None:
+        raise InputError("few-shot matching reads data of aeon: pip install --no-deps aeon, or --without_few_shot")
+    if arguments.choose:
+        chosen = choose(arguments.output_dir, seeds, few_shot_sets=sets)
+        write_choice(CHOICE, chosen)
+        print(f"{CHOICE}: {chosen['recipe']}, by {chosen['measure']}; commit it, then go on")
+        return
+    readers = {name: functools.partial(recordings, name) for name in sets}
+    shop = Workshop(arguments.output_dir, settings, readers, CHOICE)
+    test = may_test()
+    jobs = jobs_of(seeds, few_shot_sets=sets, test=test)
+    left = do_jobs(jobs, shop, num_processes=arguments.num_processes, minutes=arguments.minutes)
+    if left:
+        print(f"{left} of {len(jobs)} are left: the same command goes on")
+    elif not test:
+        print("validation is done: --choose writes the choice; commit it, and the same command goes on with the test")
+    choice = read_choice(CHOICE) if test else None
+    results = collect(arguments.output_dir, seeds, settings, few_shot_sets=sets, choice=choice)
+    write_claims(arguments.output_dir / "claims.json", results)
+    if test and not left:
+        write_claims(RESULTS, results)
+        write_page(PAGE, json.loads(RESULTS.read_text(encoding="utf-8")))
+        print(f"{PAGE}: {len(results['test_seeds'])} seeds")
+
+
+def may_test() -> bool:
+    """Whether the choice is committed; told where it is not."""
+    try:
+        require_commit(CHOICE)
+    except InputError as error:
+        print(f"test videos are left alone: {error}")
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,126 @@
+"""The choice of the recommended recipe: made on validation videos, written to a file, and committed before the test.
+
+# Note [No test before the choice]: ``Workshop.choice`` names the file, and a job that looks at test videos refuses
+# while the file is missing, differs from the last commit, or is in no repository: nobody can choose after having seen.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tempclr.errors import InputError
+from tempclr.recipes.claims.grid import CANDIDATES, FEW_SHOT_LOSSES, Job
+from tempclr.recipes.claims.measuring import NORMALISATIONS
+from tempclr.recipes.claims.work import read_result
+
+__all__ = ["choose", "require_commit", "validation_score", "write_choice"]
+
+PAPER_RECIPE = "dtw"
+RETRIEVAL_MEASURES = ("dtw", "otam", "dtw+cap_avg", "otam+cap_avg", "cap_avg")
+
+
+def validation_score(numbers: Mapping[str, float], measure: str) -> dict[str, float]:
+    """What a recipe is chosen by, of a run's numbers.
+
+    ``retrieval``: mean of R@1, R@5 and R@10 over both backgrounds (clean protocol) by ``measure``; ``localization``:
+    share of steps found; ``total``: the mean of both.
+    """
+    keys = [f"clean/{background}/{measure}/R@{k}" for background in ("removed", "kept") for k in (1, 5, 10)]
+    retrieval = float(np.mean([numbers[key] for key in keys]))
+    return {
+        "retrieval": retrieval,
+        "localization": numbers["localization"],
+        "total": (retrieval + numbers["localization"]) / 2,
+    }
+
+
+def choose(output_dir: Path, seeds: Sequence[int], *, few_shot_sets: Sequence[str] = ()) -> dict[str, Any]:
+    """The candidate with the highest validation score over the seeds, with its best measure; of equals the simpler.
+
+    Test results are not read. The loss for few-shot matching is the one whose DTW and OTAM do best in tasks over the
+    training classes. Raises :class:`InputError` where a run is missing.
+    """
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for name in CANDIDATES:
+        numbers = [_validation(output_dir, seed, name)["numbers"] for seed in seeds]
+        for measure in RETRIEVAL_MEASURES:
+            scores = [validation_score(one, measure) for one in numbers]
+            found[name, measure] = {key: float(np.mean([one[key] for one in scores])) for key in scores[0]}
+    best = max(found, key=lambda pair: round(found[pair]["total"], 6))
+    normalisations = {
+        kind: float(
+            np.mean([_validation(output_dir, seed, best[0])["numbers"][f"normalised/{kind}/R@1"] for seed in seeds])
+        )
+        for kind in (*NORMALISATIONS, "soft")
+    }
+    return {
+        "recipe": best[0],
+        "measure": best[1],
+        "normalisation": max(normalisations, key=lambda kind: normalisations[kind]),
+        "normalisations": normalisations,
+        "scores": {name: max((found[name, one]["total"], one) for one in RETRIEVAL_MEASURES) for name in CANDIDATES},
+        "paper_recipe": PAPER_RECIPE,
+        "few_shot": _few_shot_choice(output_dir, seeds, few_shot_sets),
+        "seeds": list(seeds),
+    }
+
+
+def _few_shot_choice(output_dir: Path, seeds: Sequence[int], sets: Sequence[str]) -> dict[str, Any]:
+    if not sets:
+        return {}
+    scores = {}
+    for loss in FEW_SHOT_LOSSES:
+        values = []
+        for name in sets:
+            for seed in seeds:
+                result = read_result(Job("few_shot", seed, f"{name}/{loss}"), output_dir)
+                if result is None:
+                    raise InputError(f"seed {seed}: {name}/{loss} is not done, so that nothing can be chosen yet")
+                values += [result["base"]["numbers"][f"{measure} 1-shot"] for measure in ("dtw", "otam")]
+        scores[loss] = float(np.mean(values))
+    return {"loss": max(scores, key=lambda loss: scores[loss]), "scores": scores}
+
+
+def _validation(output_dir: Path, seed: int, name: str) -> dict[str, Any]:
+    result = read_result(Job("train", seed, name), output_dir)
+    if result is None:
+        raise InputError(f"seed {seed}: the run {name!r} is not done, so that nothing can be chosen yet")
+    return result["validation"]
+
+
+def write_choice(path: Path, choice: Mapping[str, Any]) -> None:
+    """Write the choice; it holds once it is committed."""
+    from tempclr.evaluation.report import write_results
+
+    write_results(path, choice)
+
+
+def read_choice(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def require_commit(path: Path) -> None:
+    """Refuse to go on unless ``path`` stands in the last commit as it is. See Note [No test before the choice].
+
+    Raises:
+        InputError: it is missing, changed, not committed, or in no repository.
+    """
+    if not path.is_file():
+        raise InputError("no choice was made yet: --choose writes it, then commit it", file=path)
+    for words in (["ls-files", "--error-unmatch"], ["diff", "--quiet", "HEAD"]):
+        try:
+            done = subprocess.run(
+                ["git", *words, "--", path.name], cwd=path.parent, capture_output=True, timeout=60, check=False
+            )
+        except OSError as error:
+            raise InputError(f"git cannot be asked whether the choice is committed: {error}", file=path) from error
+        if done.returncode:
+            raise InputError(
+                "the choice is not committed as it stands: commit it before the test videos are looked at", file=path
+            )

@@ -1,0 +1,69 @@
+"""Intervals over seeds and videos, verdicts, and cells of the page of claims."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tempclr.recipes.claims.statistics import Interval, cell, two_level_interval, verdict
+
+
+def test_a_lucky_training_makes_an_interval_wide():
+    """Note [Seeds and videos are both drawn]: the same numbers, all of the difference in one of two seeds."""
+    even = [np.array([1.0, 0.0] * 50)] * 2
+    lucky = [np.ones(100), np.zeros(100)]
+    narrow, wide = two_level_interval(even), two_level_interval(lucky)
+    assert narrow.mean == wide.mean == 0.5
+    assert narrow.low > 0.4 and wide.low == 0.0 and wide.high == 1.0
+    assert wide.per_seed == (1.0, 0.0) and wide.num_videos == 200
+
+
+def test_one_seed_gives_the_interval_over_its_videos():
+    generator = np.random.default_rng(0)
+    values = generator.normal(0.2, 1.0, size=400)
+    found = two_level_interval([values])
+    half = 1.96 * values.std() / 20
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+
+
+def test_equal_inputs_give_equal_intervals_and_seeds_may_differ_in_their_videos():
+    arrays = [np.array([0.0, 1.0, 1.0]), np.array([1.0, 0.0])]
+    assert two_level_interval(arrays) == two_level_interval(arrays)
+    assert two_level_interval(arrays).mean == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+@pytest.mark.parametrize("wrong", [[], [np.zeros(0)], [np.zeros((2, 2))]])
+def test_what_is_no_vector_a_seed_is_refused(wrong: list[np.ndarray]):
+    with pytest.raises(ValueError, match="filled vector a seed"):
+        two_level_interval(wrong)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected", "word"),
+    [
+        (0.01, 0.05, "higher", "reproduced"),
+        (-0.01, 0.05, "higher", "not reproduced"),
+        (-0.05, -0.01, "higher", "not reproduced"),
+        (-0.05, -0.01, "lower", "reproduced"),
+        (-0.05, 0.01, "lower", "not reproduced"),
+        (-0.02, 0.01, "same", "reproduced"),
+        (0.01, 0.02, "same", "reproduced"),
+        (0.01, 0.05, "same", "not reproduced"),
+        (-0.01, 0.05, "same", "not testable here"),
+    ],
+)
+def test_verdicts(low: float, high: float, expected: str, word: str):
+    assert verdict(Interval((low + high) / 2, low, high, (0.0,), 10), expected) == word
+
+
+def test_an_unknown_expectation_is_refused():
+    with pytest.raises(ValueError, match="higher, lower or same"):
+        verdict(Interval(0, 0, 0, (0.0,), 1), "better")
+
+
+def test_cells_say_how_many_seeds_there_are():
+    assert cell([]) is None
+    assert cell([0.5]) == "50.0"
+    assert cell([0.5], num_seeds=3) == "50.0 (1 seed)"
+    assert cell([0.5, 0.7, 0.6], num_seeds=3) == "60.0 ± 10.0"
+    assert cell([2.0, 4.0], percent=False) == "3.0 ± 1.4"

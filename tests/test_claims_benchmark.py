@@ -1,0 +1,282 @@
+"""The benchmark of the paper's claims on a scrap of its videos: killed, taken up, held back, and told on its page."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tempclr.data.sequences import SequenceSet
+from tempclr.errors import InputError
+from tempclr.recipes.claims import work
+from tempclr.recipes.claims.collection import collect, write_claims
+from tempclr.recipes.claims.grid import (
+    CANDIDATES,
+    FEW_SHOT_LOSSES,
+    PERTURBED,
+    RUNS,
+    STRATEGY_RUNS,
+    ClaimSettings,
+    Job,
+    folder_name,
+    jobs_of,
+    lineage,
+)
+from tempclr.recipes.claims.page import page, write_page
+from tempclr.recipes.claims.queue import do_jobs
+from tempclr.recipes.claims.statements import STATEMENTS
+from tempclr.recipes.claims.statistics import VERDICTS
+from tempclr.recipes.claims.tables import described, tables, verdict_rows
+from tempclr.recipes.claims.work import Workshop, model_folder, read_result
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ClaimSettings(
+    num_train=4,
+    num_finetune=3,
+    num_validation=3,
+    num_test=3,
+    video_frames_per_second=2,
+    image_size=32,
+    num_epochs=1,
+    batch_size=4,
+    localization_updates=1,
+    few_video_updates=1,
+    localization_batch_size=2,
+    hidden_size=32,
+    few_shot_tasks=4,
+)
+SOME = {name: RUNS[name] for name in ("dot", "dtw", "dot>dtw", "dot>dtw|dtw 10%")}
+
+
+def toy_sequences(*, seed: int) -> tuple[SequenceSet, SequenceSet, dict[str, Any]]:
+    generator = np.random.default_rng(seed)
+    sets = [
+        SequenceSet(list(generator.normal(size=(30, 8, 4)).astype(np.float32)), [f"{part}{i % 5}" for i in range(30)])
+        for part in ("base", "new")
+    ]
+    sizes = {"num_frames": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return sets[0], sets[1], {"encoder": sizes, "num_epochs": 1, "base_way": 4}
+
+
+@pytest.fixture(scope="module")
+def command() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("claims_command", ROOT / "benchmarks" / "claims.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Killed(RuntimeError):
+    pass
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workshop, list[str]]:
+    """A folder whose jobs were killed in a training, and then gone on with."""
+    shop = Workshop(tmp_path_factory.mktemp("claims"), TINY, {"toy": toy_sequences})
+    jobs = [job for job in jobs_of([0], few_shot_sets=["toy"], test=True, runs=SOME) if _is_wanted(job)]
+    told: list[str] = []
+    whole = work.KINDS["train"]
+
+    def killed(job: Job, shop: Workshop) -> dict[str, Any]:
+        result = whole(job, shop)
+        if job.name == "dtw":
+            raise Killed
+        return result
+
+    with pytest.MonkeyPatch.context() as once:
+        once.setitem(work.KINDS, "train", killed)
+        with pytest.raises(Killed):
+            do_jobs(jobs, shop, tell=told.append)
+    assert (
+        read_result(Job("train", 0, "dot"), shop.output_dir)
+        and not Job("train", 0, "dtw").file(shop.output_dir).exists()
+    )
+    assert do_jobs(jobs, shop, tell=told.append) == 0
+    return shop, told
+
+
+def _is_wanted(job: Job) -> bool:
+    return "few_shot" not in job.kind or job.name in ("toy/features", "toy/unit", "toy/otam")
+
+
+def test_a_run_is_done_once_and_a_killed_one_again(done):
+    shop, told = done
+    assert len(told) == len(set(told)) and sum("train dot" in line for line in told) == 3
+    assert do_jobs([Job("train", 0, "dot")], shop, tell=told.append) == 0
+    assert len(told) == len(set(told))  # nothing was told again, so nothing was done again
+    result = read_result(Job("train", 0, "dtw"), shop.output_dir)
+    assert result is not None
+    assert 0 < result["training_processor_seconds"] < result["spent"]["processor_seconds"]
+    assert result["spent"]["peak_megabytes"] is None or result["spent"]["peak_megabytes"] > 100
+    assert not list(shop.output_dir.glob("seed-0/models/.*"))
+
+
+def test_every_statement_names_what_a_run_measures(done):
+    """Of each kind of run one was done; what the statements ask of others of the kind is measured there, too."""
+    shop, _ = done
+    kinds = {"pretraining": "dtw", "perturbed": "dot>dtw", "localization": "dot>dtw|dtw 10%"}
+    measured = {}
+    for kind, name in kinds.items():
+        result = read_result(Job("test", 0, name), shop.output_dir)
+        assert result is not None
+        measured[kind] = result["test"]
+    for statement in STATEMENTS:
+        for sign, run, key in statement.terms:
+            kind = "perturbed" if run in PERTURBED else RUNS[run].task
+            assert sign in (-1, 1) and key in measured[kind]["numbers"], (statement.claim, run, key)
+    assert len(measured["perturbed"]["per_video"]["exchanged: seconds"]) == TINY.num_test
+    ranks = measured["pretraining"]["per_video"]["clean/kept/dtw+cap_avg/rank"]
+    assert np.mean(np.array(ranks) <= 1) == measured["pretraining"]["numbers"]["clean/kept/dtw+cap_avg/R@1"]
+
+
+def test_the_page_tells_what_was_run_and_what_was_not(done, tmp_path: Path):
+    shop, _ = done
+    results = collect(shop.output_dir, [0, 1], TINY, few_shot_sets=["toy"])
+    write_claims(tmp_path / "claims.json", results)
+    kept = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))
+    assert kept["seeds"] == kept["test_seeds"] == [0] and set(kept["runs"]) == set(SOME)
+    write_page(tmp_path / "claims.md", kept)
+    text = (tmp_path / "claims.md").read_text(encoding="utf-8")
+    assert text == page(kept)  # from the file alone
+    assert "on test videos: 0." in text and "not run yet" in text and "No choice has been committed" in text
+    assert {path.name for path in (tmp_path / "claims").iterdir()} == {"gains.png", "strategies.png", "candidates.png"}
+    titles = [table.title for table in tables(kept)]
+    assert len(titles) == len(set(titles)) and sum("toy" in title for title in titles) == 1
+    rows = {(row[0], row[1]): row for row in verdict_rows(kept)}
+    told = rows["Table 12, background removed", "DTW: TempCLR above the unit loss, clean protocol"]
+    assert told[3].endswith("1 seed") and told[4] in VERDICTS
+    assert {row[4] for row in verdict_rows(kept)} <= {*VERDICTS, ""}
+
+
+def test_without_test_results_there_is_no_picture(done, tmp_path: Path):
+    shop, _ = done
+    results = collect(shop.output_dir, [5], TINY)
+    assert results["runs"] == {} and results["step"] == {}
+    write_page(tmp_path / "claims.md", results)
+    text = (tmp_path / "claims.md").read_text(encoding="utf-8")
+    assert "none yet" in text and ".png" not in text and not (tmp_path / "claims").exists()
+
+
+def test_a_folder_belongs_to_its_settings(done):
+    shop, _ = done
+    other = replace(shop, settings=replace(TINY, num_epochs=2))
+    with pytest.raises(InputError, match="num_epochs=1, asked for 2"):
+        do_jobs([], other)
+
+
+def test_late_jobs_are_left(done, tmp_path: Path):
+    shop = replace(done[0], output_dir=tmp_path)
+    assert do_jobs([Job("data", 0)], shop, minutes=-1.0) == 1
+
+
+def test_a_job_that_cannot_begin_is_an_error(tmp_path: Path):
+    shop = Workshop(tmp_path, TINY, {})
+    with pytest.raises(ValueError, match="neither done nor among the jobs"):
+        do_jobs([Job("train", 0, "dot")], shop)
+
+
+def test_the_grid_holds_together():
+    files = {folder_name(name) for name in RUNS}
+    assert len(files) == len(RUNS) and not any(set(file) & set("/>|% ") for file in files)
+    assert all(start in RUNS for name in RUNS for start in lineage(name))
+    assert len({described(name) for name in RUNS}) == len(RUNS)
+    assert set(CANDIDATES) | set(PERTURBED) | set(STRATEGY_RUNS.values()) <= set(RUNS)
+    assert RUNS["dot>dtw 16"].loss["num_negatives"] == 15  # the positive is the sixteenth
+    first = jobs_of([3], few_shot_sets=["a"], test=False)
+    assert len(first) == 2 + len(RUNS) + len(FEW_SHOT_LOSSES)
+    assert {job.kind for job in first} == {"data", "train", "step", "few_shot"}
+    assert len(jobs_of([3], few_shot_sets=["a"], test=True)) == 2 * len(first) - 2
+
+
+def test_settings_are_checked():
+    with pytest.raises(InputError, match="must be above 0"):
+        ClaimSettings(num_test=0)
+
+
+def test_the_command_looks_at_no_test_video_before_the_choice(command, done, tmp_path, monkeypatch, capsys):
+    for name in ("RESULTS", "CHOICE", "PAGE"):
+        monkeypatch.setattr(command, name, tmp_path / f"{name.lower()}.md")
+    seen: list[Job] = []
+
+    def noted(jobs: list[Job], shop: Workshop, **options: Any) -> int:
+        seen.extend(jobs)
+        return 0
+
+    monkeypatch.setattr(command, "do_jobs", noted)
+    command.main(["--quick", "--without_few_shot", "--output_dir", str(tmp_path / "out")])
+    assert {job.kind for job in seen} == {"data", "train", "step"} and {job.seed for job in seen} == {0, 1, 2}
+    assert "test videos are left alone" in capsys.readouterr().out and not (tmp_path / "page.md").exists()
+    monkeypatch.setattr(command, "require_commit", lambda path: None)
+    (tmp_path / "choice.md").write_text(json.dumps(CHOICE))
+    shop, _ = done
+    seen.clear()
+    command.main(["--seeds", "0", "--without_few_shot", "--output_dir", str(shop.output_dir)], settings=TINY)
+    assert "test" in {job.kind for job in seen}
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "**unit loss (cosine) + DTW against joint**" in text
+    command.main(["--pages"])
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == text
+
+
+CHOICE = {
+    "recipe": "dtw joint",
+    "paper_recipe": "dtw",
+    "measure": "dtw",
+    "normalisation": "area",
+    "seeds": [0],
+    "scores": {"dtw joint": [0.6, "dtw"], "dtw": [0.5, "dtw"]},
+    "few_shot": {"loss": "otam"},
+}
+
+
+def test_recordings_have_what_an_encoder_needs(command):
+    pytest.importorskip("aeon", reason="its data are read")
+    base, novel, options = command.recordings("JapaneseVowels", seed=0)
+    assert set(base.labels).isdisjoint(novel.labels) and options["base_way"] == 4
+    assert set(options["encoder"]) == {"num_frames", "hidden_size", "num_hidden_layers", "num_attention_heads"}
+
+
+def test_the_committed_page_is_that_of_the_committed_results(command):
+    if not command.RESULTS.is_file():
+        pytest.skip("the runs have not been made")
+    results = json.loads(command.RESULTS.read_text(encoding="utf-8"))
+    assert command.PAGE.read_text(encoding="utf-8") == page(results)
+
+
+@pytest.mark.slow
+def test_processes_share_the_jobs_and_a_kill_loses_the_running_ones_alone(tmp_path: Path):
+    """A process of its own, killed when the first run is done, and gone on with in two processes."""
+    script = tmp_path / "small.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from tempclr.recipes.claims.grid import RUNS, ClaimSettings, jobs_of\n"
+        "from tempclr.recipes.claims.queue import do_jobs\n"
+        "from tempclr.recipes.claims.work import Workshop\n"
+        "if __name__ == '__main__':\n"
+        f"    shop = Workshop(Path({str(tmp_path / 'out')!r}), ClaimSettings(**{TINY.to_dict()!r}), {{}})\n"
+        f"    jobs = jobs_of([0], test=True, runs={{name: RUNS[name] for name in {list(SOME)!r}}})\n"
+        "    print(do_jobs(jobs, shop, num_processes=2, tell=lambda line: print(line, flush=True)), flush=True)\n"
+    )
+    words = [sys.executable, str(script)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as first:
+        assert first.stdout is not None
+        for line in first.stdout:
+            if "train" in line:
+                first.kill()
+                break
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("seed-0/*/*.json")}
+    assert finished
+    second = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
+    assert second.stdout.splitlines()[-1] == "0"
+    assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
+    assert model_folder(tmp_path / "out", 0, "dot>dtw").is_dir()
