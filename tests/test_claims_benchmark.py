@@ -34,7 +34,7 @@ from tempclr.recipes.claims.page import page, write_page
 from tempclr.recipes.claims.queue import do_jobs
 from tempclr.recipes.claims.statements import STATEMENTS
 from tempclr.recipes.claims.statistics import VERDICTS
-from tempclr.recipes.claims.tables import described, tables, verdict_rows
+from tempclr.recipes.claims.tables import control_rows, described, num_reversed, tables, verdict_rows
 from tempclr.recipes.claims.work import Workshop, model_folder, read_result
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -156,6 +156,8 @@ def test_the_page_tells_what_was_run_and_what_was_not(done, tmp_path: Path):
     told = rows["Table 12, background removed", "DTW: TempCLR above the unit loss, clean protocol"]
     assert told[3].endswith("1 seed") and told[4] in VERDICTS
     assert {row[4] for row in verdict_rows(kept)} <= {*VERDICTS, ""}
+    assert {row[3] for row in control_rows(kept)} <= {"yes", "no", "undecided", ""}
+    assert num_reversed(kept) <= sum(row[4] == VERDICTS[1] for row in verdict_rows(kept))
 
 
 def test_without_test_results_there_is_no_picture(done, tmp_path: Path):

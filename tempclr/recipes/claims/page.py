@@ -11,12 +11,19 @@ from tempclr.data.files import atomic_path
 from tempclr.recipes.claims.grid import CANDIDATES, STRATEGY_RUNS
 from tempclr.recipes.claims.statements import STATEMENTS
 from tempclr.recipes.claims.statistics import VERDICTS
-from tempclr.recipes.claims.tables import described, tables, verdict_rows
+from tempclr.recipes.claims.tables import (
+    NORMALISATION_WORDS,
+    control_rows,
+    described,
+    num_reversed,
+    tables,
+    verdict_rows,
+)
 
 __all__ = ["draw", "page", "write_page"]
 
 PICTURES = {
-    "gains": "R@1 of TempCLR minus the unit loss, by protocol and by what it is held against; 95 % intervals.",
+    "gains": "R@1 of TempCLR minus the unit loss: official protocol (blue), clean (orange), controls (green); 95 %.",
     "strategies": "Steps found, zero-shot, by what the negatives of pretraining are; mean and standard deviation.",
     "candidates": "Candidates on test videos: R@1 by DTW and steps found; mean and standard deviation.",
 }
@@ -29,6 +36,7 @@ def page(results: Mapping[str, Any], *, folder: str = "claims") -> str:
     rows = verdict_rows(results)
     counts = Counter(row[-1] for row in rows)
     told = ", ".join(f"{counts[word]} {word}" for word in VERDICTS)
+    told += f" ({num_reversed(results)} of the claims that one thing is better fell the other way)"
     told += f", {counts['']} not run yet" if counts[""] else ""
     lines = [
         INTRODUCTION.format(**_facts(results)),
@@ -36,7 +44,8 @@ def page(results: Mapping[str, Any], *, folder: str = "claims") -> str:
         f"{told}.",
     ]
     lines += [VERDICT_NOTE, markdown_table(["where", "claim", "paper", "here", "verdict"], rows), ""]
-    lines += [GRADIENTS, _picture("gains", folder, results)]
+    lines += [GRADIENTS, _picture("gains", folder, results), "### Controls that the paper does not have\n"]
+    lines += [markdown_table(["where", "question", "here", "answer"], control_rows(results))]
     section = None
     for table in tables(results):
         if table.section != section:
@@ -92,7 +101,8 @@ def _choice(results: Mapping[str, Any]) -> str:
     few_shot = choice.get("few_shot")
     told = (
         f"Chosen on validation videos (seeds {seeds}), committed before the test: **{described(choice['recipe'])}**, "
-        f"ranked by {choice['measure']} divided {choice['normalisation']!r} of the table below. Its validation score, "
+        f"ranked by {choice['measure']}; of the DTW distances, {NORMALISATION_WORDS[choice['normalisation']]} does "
+        "best there. Its validation score, "
         f"the mean of retrieval (R@1, R@5, R@10, both backgrounds) and of steps found, is {100 * own:.1f}; that of the "
         f"paper's recipe trained from scratch is {100 * paper:.1f}."
     )
@@ -125,7 +135,7 @@ def _draw_gains(path: Path, results: Mapping[str, Any]) -> None:
     axes = figure.subplots()
     for row, (statement, found) in enumerate(shown):
         ends = [[100 * (found["mean"] - found["low"])], [100 * (found["high"] - found["mean"])]]
-        colour = COLORS[0 if "official" in statement.claim else 1]
+        colour = COLORS[2] if not statement.paper else COLORS[0 if "official" in statement.claim else 1]
         axes.errorbar([100 * found["mean"]], [row], xerr=ends, fmt="o", color=colour, capsize=3, markersize=4)
     axes.axvline(0, color="0.4", linewidth=1)
     background = {"12": "removed", "13": "kept"}
@@ -187,7 +197,8 @@ The test videos stay unseen until `benchmarks/results/claims_choice.json` is com
 VERDICT_NOTE = """
 A claim that one thing is better is reproduced if the whole interval lies on its side; that two are alike, if the whole
 interval lies within ±3 points. "Not testable here" is a comparison in which all runs are at the top, or whose interval
-is too wide to say that two are alike. "Not measured" claims are controls that the paper does not have.
+is too wide to say that two are alike. So many comparisons at 95 % let one or two stand out by chance. Columns "here"
+are points, with the interval.
 """
 GRADIENTS = """
 Appendix A.5, the gradients of both losses on two sentences and two clips, is held exactly by

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tempclr.recipes.claims.grid import CANDIDATES, FEW_SHOT_LOSSES, PERTURBED, RUNS, STRATEGY_RUNS, lineage
-from tempclr.recipes.claims.statements import STATEMENTS, UNTESTABLE
-from tempclr.recipes.claims.statistics import Interval, cell, verdict
+from tempclr.recipes.claims.statements import CONTROL, STATEMENTS, UNTESTABLE
+from tempclr.recipes.claims.statistics import VERDICTS, Interval, cell, verdict
 
-__all__ = ["Table", "tables", "verdict_rows"]
+__all__ = ["NORMALISATION_WORDS", "Table", "control_rows", "described", "num_reversed", "tables", "verdict_rows"]
 
 MEASURES = ("cap_avg", "dtw", "otam", "dtw+cap_avg", "otam+cap_avg")
 RETRIEVAL_ROWS = (
@@ -28,6 +28,15 @@ RETRIEVAL_ROWS = (
 PUBLISHED: dict[str, dict[str, tuple[float | None, ...]]] = {
     "removed": {"VideoCLIP": (74.5, 56.0, 52.8, 85.8, None), "TempCLR": (74.5, 83.5, 84.9, 86.5, None)},
     "kept": {"VideoCLIP": (73.6, 55.7, 56.6, 73.8, 74.5), "TempCLR": (71.7, 70.4, 72.2, 76.7, 77.5)},
+}
+
+
+NORMALISATION_WORDS = {
+    "none": "as it is",
+    "area": "by rows · columns",
+    "sides": "by rows + columns",
+    "path": "by the path's cells",
+    "soft": "soft, by rows · columns",
 }
 
 
@@ -55,14 +64,41 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
 def verdict_rows(results: Mapping[str, Any]) -> list[list[Any]]:
     """place, claim, the paper's numbers, ours with the interval, the verdict; and what cannot be tested here."""
     rows: list[list[Any]] = []
-    for statement, found in zip(STATEMENTS, results["differences"], strict=True):
-        if found is None:
-            rows.append([statement.place, statement.claim, statement.paper, "not run yet", ""])
-            continue
-        interval = _interval(found)
-        told = f"{interval.text}, {len(interval.per_seed)} seed{'s' if len(interval.per_seed) > 1 else ''}"
-        rows.append([statement.place, statement.claim, statement.paper, told, _verdict(statement, interval, results)])
+    for statement, found in _stated(results, controls=False):
+        word = "" if found is None else _verdict(statement, found, results)
+        rows.append([statement.place, statement.claim, statement.paper, _told(found), word])
     return rows + [[place, claim, "", why, "not testable here"] for place, claim, why in UNTESTABLE]
+
+
+def control_rows(results: Mapping[str, Any]) -> list[list[Any]]:
+    """place, question, ours with the interval, and ``yes``, ``no`` or ``undecided``."""
+    answers = dict(zip(VERDICTS, ("yes", "no", "undecided"), strict=True))
+    rows: list[list[Any]] = []
+    for statement, found in _stated(results, controls=True):
+        word = "" if found is None else answers[_verdict(statement, found, results)]
+        rows.append([statement.place, statement.claim, _told(found), word])
+    return rows
+
+
+def num_reversed(results: Mapping[str, Any]) -> int:
+    """How many claims that one thing is better have their whole interval on the other side."""
+    other = {"higher": "lower", "lower": "higher"}
+    return sum(
+        found is not None and one.expected in other and verdict(found, other[one.expected]) == VERDICTS[0]
+        for one, found in _stated(results, controls=False)
+    )
+
+
+def _stated(results: Mapping[str, Any], *, controls: bool) -> Iterator[tuple[Any, Interval | None]]:
+    for statement, found in zip(STATEMENTS, results["differences"], strict=True):
+        if (statement.paper == CONTROL) == controls:
+            yield statement, None if found is None else _interval(found)
+
+
+def _told(interval: Interval | None) -> str:
+    if interval is None:
+        return "not run yet"
+    return f"{interval.text}, {len(interval.per_seed)} seed{'s' if len(interval.per_seed) > 1 else ''}"
 
 
 def _verdict(statement: Any, interval: Interval, results: Mapping[str, Any]) -> str:
@@ -218,22 +254,15 @@ def _candidates(results: Mapping[str, Any]) -> Iterator[Table]:
             headers,
             rows,
         )
-    kinds = {
-        "none": "as it is",
-        "area": "by rows · columns",
-        "sides": "by rows + columns",
-        "path": "by the path's cells",
-        "soft": "soft, by rows · columns",
-    }
     rows = [
-        [described(run), *(_cell(results, run, f"normalised/{kind}/R@1") for kind in kinds)]
+        [described(run), *(_cell(results, run, f"normalised/{kind}/R@1") for kind in NORMALISATION_WORDS)]
         for run in ("cosine", "dtw", "dtw unpaired", "dtw joint")
     ]
     yield Table(
         section,
         "DTW R@1 by what the distance is divided by",
         "Test videos, background removed.",
-        ["run", *kinds.values()],
+        ["run", *NORMALISATION_WORDS.values()],
         rows,
     )
     for base, told in (("cosine", "the unit loss over cosines"), ("dtw", "the paper's recipe, trained from scratch")):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def do_job(job: Job, shop: Workshop) -> None:
         from tempclr.recipes.claims.choice import require_commit
 
         require_commit(shop.choice)
-    with _spent() as spent:
+    with _spent() as spent, redirect_stdout(sys.stderr):  # where the Trainer tells what it does
         result = KINDS[job.kind](job, shop)
     with atomic_path(file) as temporary:
         temporary.write_text(json.dumps({**result, "spent": spent}) + "\n", encoding="utf-8")
