@@ -17,12 +17,22 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from tempclr.data.files import atomic_path
-from tempclr.data.rank_padding import PADDING_ID, PaddedDataset, PaddedSampler, PaddingCollator, can_be_padded
+from tempclr.data.rank_padding import (
+    NUM_COUNTED,
+    PADDING_ID,
+    CountingCollator,
+    PaddedDataset,
+    PaddedSampler,
+    PaddingCollator,
+    can_be_padded,
+)
 from tempclr.distributed import mean_over_ranks
+from tempclr.errors import InputError
 from tempclr.finite_checks import check_loss, check_norm, check_weights
 from tempclr.losses import tempclr_loss
 from tempclr.mini_batches import embed_in_mini_batches
 from tempclr.rank_watch import watched_ranks
+from tempclr.sharding import check_sharding, prepare_sharding, register_towers, whole_model
 from tempclr.trainer_push import PushingTrainer, TokenlessTrainingArguments
 
 __all__ = ["TRAINABLE_PARAMETERS", "TempCLRTrainer", "TempCLRTrainingArguments", "select_parameters"]
@@ -139,17 +149,16 @@ class TempCLRTrainer(PushingTrainer):
         if model is not None:
             select_parameters(model, self._train_parameters)
         super().__init__(model, args, *positional, **keywords)
-        if self.args.fsdp and self.args.device.type == "cpu" and not self.is_fsdp_enabled:
-            raise ValueError(
-                "fsdp needs GPUs: on the CPU accelerate would copy the model to every rank. Leave fsdp out"
-            )
+        plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
+        check_sharding(asked_for=bool(self.args.fsdp), device=self.args.device, plugin=plugin)
         own_loss = type(self).loss_and_parts is TempCLRTrainer.loss_and_parts
         if own_loss and self._takes_order_seeds and self.args.ddp_find_unused_parameters is None:
             self.args.ddp_find_unused_parameters = False  # both towers run for every batch, all weights take part
-        if self.is_fsdp_enabled and self.model is not None:
-            _wrap_layers_alone(self.accelerator.state.fsdp_plugin, self.model)
+        if plugin is not None and self.model is not None:
+            prepare_sharding(plugin, self.model)
         if self.args.world_size > 1:
-            self.data_collator: Any = PaddingCollator(self.data_collator)
+            collator = CountingCollator if self.averages_rows else PaddingCollator
+            self.data_collator: Any = collator(self.data_collator)
         self._parts: dict[str, Tensor | None] = {}
         if self.args.device.type == "cpu":
             self.args.dataloader_pin_memory = False  # torch warns that there is no device to pin memory for
@@ -174,21 +183,32 @@ class TempCLRTrainer(PushingTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        video_ids = inputs.get("video_id")
-        inputs = {name: value for name, value in inputs.items() if name != "video_id"}
+        video_ids, num_counted = inputs.get("video_id"), inputs.get(NUM_COUNTED)
+        inputs = {name: value for name, value in inputs.items() if name not in ("video_id", NUM_COUNTED)}
         if video_ids is not None and self._takes_order_seeds:
             inputs["order_seeds"] = self._order_seeds(video_ids, training=model.training)
         loss, self._parts, outputs = self.loss_and_parts(model, inputs)
+        if num_counted is not None and model.training:
+            counted = loss.new_tensor(float(num_counted))
+            share = counted / mean_over_ranks(counted)
+            loss = loss * share
+            self._parts = {name: None if part is None else part * share for name, part in self._parts.items()}
         if model.training:
             self._training_parts.add(self._parts, weight=1 / self.current_gradient_accumulation_steps)
         else:
-            counted = set(video_ids or ()) - {PADDING_ID}
-            weight = loss.new_tensor(float(len(counted) if video_ids else len(next(iter(inputs.values())))))
-            if getattr(self.args, "gather_across_ranks", True):
+            num_rows = len(set(video_ids) - {PADDING_ID}) if video_ids else len(next(iter(inputs.values())))
+            weight = loss.new_tensor(float(num_rows if num_counted is None else num_counted))
+            if num_counted is None and getattr(self.args, "gather_across_ranks", True):
                 # The losses of the ranks are shares of one joint loss, whose weight they have in common.
                 weight = mean_over_ranks(weight)
             self._evaluation_parts.add({"loss": loss, **self._parts}, weight=weight.item())
         return (loss, outputs) if return_outputs else loss
+
+    @property
+    def averages_rows(self) -> bool | None:
+        """Whether the loss is a mean over the rows of a batch; False where it contrasts rows, none of which may then be
+        there twice; None where neither is known."""
+        return None
 
     @property
     def _takes_order_seeds(self) -> bool:
@@ -246,12 +266,22 @@ class TempCLRTrainer(PushingTrainer):
         self, dataset: Any, description: str, batch_size: int, sampler_fn: Any = None, *others: Any, **keywords: Any
     ) -> Any:
         num_ranks, make_sampler = self.args.world_size, sampler_fn
-        if num_ranks > 1 and not self.args.dataloader_drop_last and can_be_padded(dataset, self.data_collator):
+        joint_batch, drops_last = batch_size * num_ranks, self.args.dataloader_drop_last
+        if num_ranks > 1 and not drops_last and self.averages_rows is False and len(dataset) % joint_batch:
+            raise InputError(
+                f"{len(dataset)} rows do not fill batches of {batch_size} on {num_ranks} ranks, and a row that comes "
+                "twice would be contrasted with itself: give --dataloader_drop_last True",
+                field="per_device_train_batch_size",
+            )
+        # Predictions are gathered, for which all ranks must have as many rows.
+        is_predicted = self.averages_rows and (description == "test" or self.compute_metrics is not None)
+        if num_ranks > 1 and can_be_padded(dataset, self.data_collator) and not is_predicted:
 
             def make_sampler(padded: PaddedDataset) -> PaddedSampler:
                 sampler = None if sampler_fn is None else sampler_fn(padded.dataset)
                 sampler = torch.utils.data.SequentialSampler(padded.dataset) if sampler is None else sampler
-                return PaddedSampler(sampler, multiple=batch_size * num_ranks, data_seed=self.args.data_seed)
+                multiple = 1 if drops_last else joint_batch
+                return PaddedSampler(sampler, multiple=multiple, data_seed=self.args.data_seed)
 
             dataset = PaddedDataset(dataset)
         return super()._get_dataloader(dataset, description, batch_size, make_sampler, *others, **keywords)
@@ -321,7 +351,7 @@ class TempCLRTrainer(PushingTrainer):
         return output
 
     def _evaluated(self, evaluator: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = whole_model(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         was_training = model.training
         model.eval()
         try:
@@ -358,14 +388,16 @@ class TempCLRTrainer(PushingTrainer):
         from tempclr_hub.card import model_card
 
         folder = Path(self.args.output_dir)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         text = model_card(
-            self.accelerator.unwrap_model(self.model, keep_torch_compile=False),
+            model,
             model_name=getattr(self, "hub_model_id", None) or model_name or folder.resolve().name,
             training_arguments=self.args,
             log_history=self.state.log_history,
             dataset_name=dataset if isinstance(dataset, str) or dataset is None else ", ".join(dataset),
             base_model=finetuned_from,
             objective=self.objective(),
+            picture=self.card_picture(model),
         )
         with atomic_path(folder / "README.md") as card:
             card.write_text(text, encoding="utf-8")
@@ -379,6 +411,9 @@ class _TellEpoch(TrainerCallback):
         dataset = getattr(train_dataloader, "dataset", None)
         if dataset is not None and hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        register_towers(model)
 
 
 class _Averages:
@@ -401,18 +436,6 @@ class _Averages:
             value, weight = accelerator.reduce(pair, reduction="sum").tolist()
             means[name] = value / weight
         return means
-
-
-# Note [FSDP shards layers]: accelerate shards the classes of _no_split_modules, and then the input embeddings by
-# themselves, which fails where one of those classes holds them.
-def _wrap_layers_alone(plugin: Any, model: nn.Module) -> None:
-    if getattr(plugin, "transformer_cls_names_to_wrap", None):
-        return
-    embeddings = model.get_input_embeddings()  # type: ignore[operator]
-    holders = {type(module).__name__ for module in model.modules() if embeddings in module.modules()}
-    plugin.transformer_cls_names_to_wrap = [
-        name for name in getattr(model, "_no_split_modules", None) or () if name not in holders
-    ]
 
 
 def _prefixed(name: str, prefix: str) -> str:

@@ -22,6 +22,7 @@ LAYERS = {
     "distributed": 0,
     "rank_watch": 0,
     "seeded_draws": 0,
+    "sharding": 0,
     "costs": 1,
     "negatives": 1,
     "models": 1,

@@ -3,6 +3,7 @@
 Note [No row twice]: ranks must make the same number of batches of one size. accelerate goes on from the beginning of
 the data set where rows run out, so that some rows count twice and a last batch of 7 on two ranks is not that of one
 process. Here the missing rows are copies whose sentences and clips are masked: they are no positives and no negatives.
+Where a loss is a mean over rows alone, copies are left out of the batch, and each rank's loss counts as its rows do.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from tempclr.data.captions_collation import CaptionCollator
 from tempclr.data.collation import ParagraphCollator
 from tempclr.distributed import num_ranks, rank
 
-__all__ = ["PADDING_ID", "PaddedDataset", "PaddedSampler", "PaddingCollator", "can_be_padded"]
+__all__ = ["PADDING_ID", "CountingCollator", "PaddedDataset", "PaddedSampler", "PaddingCollator", "can_be_padded"]
 
 PADDING_ID = "(no video)"
 """``video_id`` of a row that does not count."""
 PADDING = -1
+NUM_COUNTED = "num_counted_rows"
 
 
 class PaddedSampler(Sampler[int]):
@@ -112,11 +114,38 @@ class PaddingCollator:
         return batch
 
 
+class CountingCollator:
+    """Makes the batch of the rows that count, for a loss that is a mean over rows, and tells how many they are.
+
+    ``num_counted_rows`` of a batch of copies is 0; it holds one all the same, since no model takes a batch of nothing.
+
+    Args:
+        collator: any that leaves the rows in the first dimension of its tensors.
+
+    >>> collator = CountingCollator(lambda rows: {"labels": torch.tensor(rows)})
+    >>> padded = PaddedDataset([7, 8, 9])
+    >>> collator([padded[2], padded[-1]]), collator([padded[-1]])["num_counted_rows"]
+    ({'labels': tensor([9]), 'num_counted_rows': 1}, 0)
+    """
+
+    def __init__(self, collator: Any):
+        self.collator = collator
+
+    def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
+        real = [row for row in rows if not isinstance(row, _Copy)]
+        batch = self.collator(real or [rows[0].row])
+        num_rows = len(next(value for value in batch.values() if isinstance(value, torch.Tensor)))
+        return {**batch, NUM_COUNTED: num_rows if real else 0}
+
+
 def can_be_padded(dataset: Any, collator: Any) -> bool:
-    """Whether rows that do not count can be made: a sized dataset of rows, batches of paragraphs with video ids."""
+    """Whether rows that do not count can be made: a sized dataset, and a collator that knows what to do with them."""
+    if not hasattr(dataset, "__len__") or isinstance(dataset, torch.utils.data.IterableDataset):
+        return False
+    if isinstance(collator, CountingCollator):
+        return True
     collator = collator.collator if isinstance(collator, PaddingCollator) else collator
-    of_paragraphs = isinstance(collator, (ParagraphCollator, CaptionCollator)) and collator.with_video_ids
-    return of_paragraphs and hasattr(dataset, "__len__") and not isinstance(dataset, torch.utils.data.IterableDataset)
+    return isinstance(collator, (ParagraphCollator, CaptionCollator)) and collator.with_video_ids
 
 
 def _renamed(row: Any) -> Any:

@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 
 from tempclr.data.files import atomic_path
 from tempclr.errors import InputError
+from tempclr.sharding import whole_model
 
 __all__ = [
     "SEARCHES",
@@ -206,6 +207,7 @@ def embed_videos(
         num_workers: processes that read rows.
         show_progress_bar: on rank 0.
     """
+    model = whole_model(model)
     rank, num_ranks = _place_among_ranks()
     device, was_training = next(model.parameters()).device, model.training
     share = range(rank, len(dataset), num_ranks)

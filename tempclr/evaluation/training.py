@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from tempclr.evaluation.clip_retrieval import clip_retrieval_from_embeddings
 from tempclr.evaluation.embeddings import Embeddings
 from tempclr.evaluation.retrieval import evaluate_retrieval, retrieval_from_embeddings
+from tempclr.sharding import whole_model
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -41,7 +42,7 @@ class RetrievalEvaluator:
         self.paragraphs, self.measure, self.options = paragraphs, measure, options
 
     def __call__(self, model: Any) -> dict[str, float]:
-        result = evaluate_retrieval(model, self.paragraphs, measures=[self.measure], **self.options)
+        result = evaluate_retrieval(whole_model(model), self.paragraphs, measures=[self.measure], **self.options)
         return result.metrics[self.measure]
 
 

@@ -128,6 +128,11 @@ class EpisodeArguments:
 class FewShotTrainer(TempCLRTrainer):
     """A ``TempCLRTrainer`` for models that return their loss themselves; it writes the few-shot model card."""
 
+    @property
+    def averages_rows(self) -> bool:
+        """The loss of episodes is a mean over them; pretraining contrasts its sequences with each other."""
+        return isinstance(self.model, FewShotForEpisodes)
+
     def loss_and_parts(
         self, model: nn.Module, inputs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Tensor | None], Mapping[str, Any]]:

@@ -77,15 +77,18 @@ class LocalizationTrainer(TempCLRTrainer):
         self.loss_settings = dict(loss_settings or {})
         super().__init__(*positional, **keywords)
 
+    averages_rows = True
+
     def loss_and_parts(
         self, model: nn.Module, inputs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Tensor | None], Mapping[str, Any]]:
         labels = {name: inputs[name] for name in LABELS}
-        towers = {name: value for name, value in inputs.items() if name not in LABELS}
+        towers = {name: value for name, value in inputs.items() if name not in (*LABELS, "order_seeds")}
+        seeds = inputs["order_seeds"].tolist() if "order_seeds" in inputs else [None] * len(labels["targets"])
         outputs = model(**towers, return_loss=False, output_clip_hidden_states=True)
         parts = [
-            self._video_loss(outputs, labels, towers["video_mask"].bool(), towers["sentence_mask"].bool(), video)
-            for video in range(len(labels["targets"]))
+            self._video_loss(outputs, labels, towers["video_mask"].bool(), towers["sentence_mask"].bool(), video, seed)
+            for video, seed in enumerate(seeds)
         ]
         means: dict[str, Tensor | None] = {
             name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]
@@ -104,15 +107,23 @@ class LocalizationTrainer(TempCLRTrainer):
         )
 
     def _video_loss(
-        self, outputs: Any, labels: dict[str, Tensor], video_mask: Tensor, sentence_mask: Tensor, video: int
+        self,
+        outputs: Any,
+        labels: dict[str, Tensor],
+        video_mask: Tensor,
+        sentence_mask: Tensor,
+        video: int,
+        seed: int | None,
     ) -> dict[str, Tensor]:
         real, steps, sequence = video_mask[video], sentence_mask[video], labels["step_sequence"][video]
+        generator = None if seed is None else torch.Generator(real.device).manual_seed(seed)
         return localization_loss(
             outputs.text_embeds[video][steps],
             outputs.clip_hidden_states[video][real],
             labels["targets"][video][real][:, steps],
             step_sequence=sequence[sequence >= 0],
             frame_times=labels["frame_times"][video][real],
+            generator=generator,
             **self.loss_settings,
         )
 

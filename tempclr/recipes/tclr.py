@@ -154,6 +154,7 @@ class TCLRClipArguments:
 class TCLRTrainer(PlateauTrainer):
     """A ``PlateauTrainer`` of a ``TCLRModel``: each loss is logged beside their sum; it writes TCLR's model card."""
 
+    averages_rows: bool | None = False
     loss_parts = ("instance_loss", "local_instance_loss", "local_local_loss", "global_local_loss")
     subject = "an encoder of clips, trained without labels to tell videos and moments apart"
 

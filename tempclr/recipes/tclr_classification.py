@@ -114,6 +114,7 @@ class ClassificationTrainer(TCLRTrainer):
     In evaluation it is that of the videos, their probabilities averaged over clips, as ``eval_accuracy``.
     """
 
+    averages_rows = True
     subject = "a classifier of videos"
 
     def loss_and_parts(self, model: Any, inputs: dict[str, Any]) -> Any:

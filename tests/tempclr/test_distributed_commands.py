@@ -17,6 +17,9 @@ from tempclr.data.video import write_video
 from tempclr.distributed import gather_objects, gather_rows, joined_ranks, largest_sizes, mean_over_ranks, shared_map
 from tempclr.errors import InputError
 
+sys.path.insert(0, str(Path(__file__).parent))
+import forked_runs
+
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).parent / "distributed_drivers/sharding.py"
 TASKS = ("retrieval", "clip-retrieval", "matching", "localization", "moments")
@@ -51,8 +54,7 @@ def write_videos(folder):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("commands")
     write_videos(folder)
-    command = [sys.executable, str(DRIVER), str(folder)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=280, check=False)
+    done = forked_runs.run(DRIVER, folder)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return folder
 

@@ -18,6 +18,9 @@ from safetensors.torch import load_file
 from tempclr.finite_checks import MAX_VIDEOS_TOLD, check_loss, check_norm, check_weights
 from tempclr.rank_watch import RankWatch, is_lost_rank, watched_ranks
 
+sys.path.insert(0, str(Path(__file__).parent))
+import forked_runs
+
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).parent / "distributed_drivers/faults.py"
 
@@ -30,8 +33,7 @@ def environment():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
-    command = [sys.executable, str(DRIVER), str(folder)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=280, check=False)
+    done = forked_runs.run(DRIVER, folder)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return folder
 

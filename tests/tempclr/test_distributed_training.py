@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import RandomSampler, SequentialSampler
 
 from tempclr.data.collation import ParagraphCollator
 from tempclr.data.rank_padding import PADDING_ID, PaddedDataset, PaddedSampler, PaddingCollator, can_be_padded
 from tempclr.data.sampling import ParagraphDataset
+from tempclr.evaluation.retrieval import evaluate_retrieval
 from tempclr.losses import tempclr_loss
+from tempclr.models.tempclr import TempCLRModel
 from tempclr.negatives import STRATEGIES, Candidates, sample_negatives
+from tempclr.recipes.checkpoints import checkpoint_fault
 from tempclr.seeded_draws import SeededDraws
+from tempclr.sharding import check_sharding
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
+import forked_runs
+import training_world as world
+
 DRIVER = Path(__file__).parent / "distributed_drivers/training.py"
-spec = importlib.util.spec_from_file_location("training_world", Path(__file__).with_name("training_world.py"))
-world = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(world)
 
 QUICK = ("unit", "accumulated mini-batches, checkpointed")
 QUICK_SHARDED = ("accumulated mini-batches, checkpointed",)
@@ -43,24 +47,21 @@ SLOW_SHARDED = (
 )
 
 
-def trained(folder, copied, sharded):
+def trained(folder, copied, sharded, *, with_others):
     """What one process, two ranks of DDP and two of FSDP found."""
-    paths = [str(ROOT / name) for name in (".", "kernels", "hub")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(DRIVER), str(folder), ";".join(copied), ";".join(sharded)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    done = forked_runs.run(DRIVER, folder, ";".join(copied), ";".join(sharded), with_others, timeout=500)
     assert done.returncode == 0, done.stderr[-4000:]
-    return {file.stem: torch.load(file) for file in folder.glob("*.pt")}
+    return {file.stem: torch.load(file) for file in folder.glob("*.pt")} | {"folder": folder}
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("ranks"), QUICK, QUICK_SHARDED)
+    return trained(tmp_path_factory.mktemp("ranks"), QUICK, QUICK_SHARDED, with_others=True)
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("ranks"), SLOW, SLOW_SHARDED)
+    return trained(tmp_path_factory.mktemp("ranks"), SLOW, SLOW_SHARDED, with_others=False)
 
 
 def check_equal(found, one):
@@ -234,6 +235,71 @@ def test_losses_of_one_process_take_seeds_too():
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_sharding_on_the_cpu_is_refused(quick):
-    """accelerate would train by DDP without a word."""
-    assert "fsdp needs GPUs" in quick["ddp-2-0"]["fsdp without a GPU"]
+@pytest.mark.parametrize("how", ["fsdp without a GPU", "fsdp of the environment"])
+def test_sharding_on_the_cpu_is_refused(quick, how):
+    """accelerate would train by DDP without a word; its launcher asks for FSDP through the environment."""
+    assert "fsdp needs GPUs" in quick["ddp-2-0"][how]
+
+
+def test_the_old_way_of_sharding_is_refused():
+    with pytest.raises(ValueError, match="fsdp version 1 is not supported, version 2 is: give accelerate"):
+        check_sharding(asked_for=True, device=torch.device("cuda"), plugin=SimpleNamespace(fsdp_version=1))
+
+
+# --- the other trainers
+
+
+@pytest.mark.parametrize("name", ["localization", "classification", "episodes"])
+def test_two_ranks_equal_one_process_where_the_loss_is_a_mean_over_rows(quick, name):
+    """Note [No row twice] in rank_padding.py: of the third joint batch, one row, rank 1 has none; the fourth is of
+    another epoch."""
+    one, two = quick["ddp-1-0"][name], quick["ddp-2-0"][name]
+    assert len(one["history"]) == 4
+    for key, value in one["weights"].items():
+        torch.testing.assert_close(two["weights"][key], value, rtol=0, atol=1e-5, msg=key)
+    for alone, shared in zip(one["history"], two["history"], strict=True):
+        assert shared == pytest.approx(alone, rel=1e-4, abs=1e-5)
+    assert two["eval"] == pytest.approx(one["eval"], rel=1e-4, abs=1e-5)
+    assert {"eval_loss"} <= set(one["eval"])
+
+
+def test_where_rows_are_contrasted_none_may_come_twice(quick):
+    told = quick["ddp-2-0"]["told"]
+    assert "9 rows do not fill batches of 2 on 2 ranks" in told and "give --dataloader_drop_last True" in told
+
+
+def test_ranks_follow_one_order_where_their_samplers_have_none_in_common(quick):
+    orders = [quick[f"ddp-2-{rank}"]["order"] for rank in range(2)]
+    assert orders[0] == orders[1] and sorted(orders[0]) == [-1, *range(7)]
+
+
+# --- sharded models
+
+
+def test_a_sharded_model_is_evaluated_whole(quick):
+    """Note [Evaluated whole] in sharding.py: three videos on two ranks."""
+    found = [quick[f"fsdp-2-{rank}"]["beside forward"] for rank in range(2)]
+    assert found[0]["recalls"] == found[1]["recalls"] and len(found[0]["recalls"]) >= 2
+    saved = TempCLRModel.from_pretrained(quick["folder"] / "sharded")
+    saved.processor = world.make_processor()
+    inputs = saved.processor(text=list(world.ACTIONS))
+    with torch.no_grad():
+        expected = saved.eval().get_text_features(**inputs).pooler_output
+    for each in found:
+        torch.testing.assert_close(each["text"], expected, rtol=1e-5, atol=1e-6)
+    metrics = evaluate_retrieval(saved, world.make_paragraphs(3, seed=1), measures=["dtw"]).metrics["dtw"]
+    assert found[0]["recalls"][-1] == metrics["R@1"]
+
+
+def test_a_sharded_run_saves_whole_weights_and_goes_on(quick):
+    """Note [Whole checkpoints under FSDP] in sharding.py."""
+    folder = quick["folder"]
+    for name in ("sharded", "sharded/checkpoint-2", "resumed"):
+        assert json.loads((folder / name / "config.json").read_text())["architectures"] == ["TempCLRModel"]
+    whole, resumed = (load_file(folder / name / "model.safetensors") for name in ("sharded", "resumed"))
+    halfway = load_file(folder / "sharded" / "checkpoint-2" / "model.safetensors")
+    for key, value in whole.items():
+        torch.testing.assert_close(resumed[key], value, rtol=0, atol=0, msg=key)
+    assert any(not torch.equal(halfway[key], whole[key]) for key in whole)
+    assert not list(folder.rglob("*.distcp")) and not list(folder.rglob(".metadata"))
+    assert checkpoint_fault(folder / "sharded" / "checkpoint-2", num_ranks=2) is None

@@ -10,6 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import trainers
 import training_world as world
 from forked import fork_ranks
 
@@ -97,6 +98,7 @@ def train(folder, name, num_ranks, *, fsdp=False):
 
 def shard_on_cpu():
     """Let accelerate shard by FSDP 2 on the CPU too, where it would copy the model; torch can by gloo."""
+    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType
 
@@ -108,16 +110,22 @@ def shard_on_cpu():
             self.distributed_type = DistributedType.FSDP
             self.fsdp_plugin = fsdp_plugin
 
+    def kind(accelerator):  # whatever initialises the state again says that there is no GPU
+        state = accelerator.state
+        return DistributedType.FSDP if state.fsdp_plugin is not None else state.distributed_type
+
     AcceleratorState.__init__ = sharding
+    Accelerator.distributed_type = property(kind)
+    AcceleratorState.is_fsdp2 = property(lambda state: state.fsdp_plugin is not None)
 
 
 def whole(weight):
     return (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).detach().clone()
 
 
-def refusal(folder):
+def refusal(folder, **options):
     """What is said of FSDP where accelerate would train by DDP instead."""
-    arguments = TempCLRTrainingArguments(str(folder / "refused"), use_cpu=True, fsdp=True, report_to=[])
+    arguments = TempCLRTrainingArguments(str(folder / "refused"), use_cpu=True, report_to=[], **options)
     try:
         TempCLRTrainer(model=world.make_model(), args=arguments)
     except ValueError as error:
@@ -125,24 +133,33 @@ def refusal(folder):
     return "nothing"
 
 
-def work(folder, num_ranks, names, fsdp):
+def work(folder, num_ranks, names, fsdp, with_others):
     torch.set_num_threads(1)
     if fsdp:
         shard_on_cpu()
     results = {name: train(folder, name, num_ranks, fsdp=fsdp) for name in names}
     rank = os.environ.get("RANK", "0")
-    if num_ranks > 1 and not fsdp:
-        results["fsdp without a GPU"] = refusal(folder)
+    if with_others and num_ranks > 1 and not fsdp:
+        results["fsdp without a GPU"] = refusal(folder, fsdp=True)
+        os.environ["ACCELERATE_USE_FSDP"] = "true"
+        results["fsdp of the environment"] = refusal(folder)
+        del os.environ["ACCELERATE_USE_FSDP"]
+        results |= trainers.what_ranks_agree_on(folder)
+    if with_others and not fsdp:
+        results |= trainers.train_others(folder, num_ranks)
+    if with_others and fsdp:
+        results["beside forward"] = trainers.sharded(folder)
     torch.save(results, folder / f"{'fsdp' if fsdp else 'ddp'}-{num_ranks}-{rank}.pt")
 
 
 def main():
-    """Arguments: a folder, the names of runs by DDP, of runs by FSDP; names are divided by semicolons."""
+    """Arguments: a folder, names of runs by DDP, and by FSDP, divided by semicolons; whether to do all else too."""
     folder = Path(sys.argv[1])
     copied, sharded = (names.split(";") if names else [] for names in sys.argv[2:4])
-    fork_ranks(work, 1, folder, 1, sorted({*copied, *sharded}), False)
-    fork_ranks(work, 2, folder, 2, copied, False)
-    fork_ranks(work, 2, folder, 2, sharded, True)
+    with_others = sys.argv[4] == "True"
+    fork_ranks(work, 1, folder, 1, sorted({*copied, *sharded}), False, with_others)
+    fork_ranks(work, 2, folder, 2, copied, False, with_others)
+    fork_ranks(work, 2, folder, 2, sharded, True, with_others)
 
 
 if __name__ == "__main__":
