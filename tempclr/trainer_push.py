@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
@@ -29,6 +31,18 @@ class TokenlessTrainingArguments(TrainingArguments):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "hub_token": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy stays on this machine, and pushes as the original does."""
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update({name: deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return made
+
+    def __copy__(self) -> Self:
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
 
 
 class PushingTrainer(Trainer):
@@ -97,18 +111,33 @@ class PushingTrainer(Trainer):
         if busy and not self.args.hub_always_push:
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        step = self.state.global_step
         try:
             self.create_model_card()
             send = self._staged(
                 Path(checkpoint_folder),
-                message=f"Training in progress, step {self.state.global_step}",
+                message=f"Training in progress, step {step}",
                 place=_place(self.args.hub_strategy, Path(checkpoint_folder).name),
             )
-        except (OSError, ValueError) as error:
-            self._tell(error)
+        except Exception as error:  # whatever it is, the training is worth more
+            self._tell(error, step=step)
             return
-        job: Future[Any] = self._pushes.submit(self._or_tell, send)
+        job: Future[Any] = self._pushes.submit(self._or_tell, send, step=step)
         self.push_in_progress = PushInProgress([*(before.jobs if before is not None and busy else []), job])
+
+    def card_picture(self, model: Any) -> Any:
+        """Draw the alignment of one video of the evaluation data into the output folder, for the model card.
+
+        Without evaluation data, or with weights that lie in parts on several devices, a card has no picture.
+        """
+        if self.eval_dataset is None or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return None
+        from tempclr_hub.card_picture import draw_if_possible
+
+        name, examples = "the evaluation data", self.eval_dataset
+        if isinstance(examples, Mapping):
+            name, examples = next(((f"the data `{key}`", value) for key, value in examples.items()), (name, ()))
+        return draw_if_possible(model, examples, self.args.output_dir, split=name, processor=self.processing_class)
 
     @cached_property
     def _pushes(self) -> ThreadPoolExecutor:
@@ -130,7 +159,9 @@ class PushingTrainer(Trainer):
 
         token, revision = token or self.args.hub_token, revision or self.args.hub_revision
         output_dir = Path(self.args.output_dir)
-        staging = Path(tempfile.mkdtemp(prefix=".push-", dir=output_dir))
+        _remove_left(output_dir)
+        staging = Path(tempfile.mkdtemp(prefix=f".push-{os.getpid()}-", dir=output_dir)).absolute()
+        _STAGED.add(staging)
 
         def send() -> Any:
             try:
@@ -143,7 +174,11 @@ class PushingTrainer(Trainer):
                     wait_seconds=self.push_wait_seconds,
                 )
             finally:
-                shutil.rmtree(staging, ignore_errors=True)
+                drop()
+
+        def drop() -> None:
+            shutil.rmtree(staging, ignore_errors=True)
+            _STAGED.discard(staging)
 
         try:
             secrets = tuple(filter(None, (token,)))
@@ -154,19 +189,44 @@ class PushingTrainer(Trainer):
             if place is not None:
                 stage_state(folder, staging / "files" / place, secrets=secrets)
         except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
+            drop()
             raise
         return send
 
-    def _or_tell(self, send: Callable[[], Any]) -> None:
+    def _or_tell(self, send: Callable[[], Any], *, step: int) -> None:
         try:
             send()
-        except (OSError, ValueError) as error:
-            self._tell(error)
+        except Exception as error:  # nobody asks for the result, so what is not told here is never told
+            self._tell(error, step=step)
 
-    def _tell(self, error: Exception) -> None:
-        reason = " ".join(str(error).split())
-        _log.warning("step %d was not pushed, training goes on: %s", self.state.global_step, reason)
+    def _tell(self, error: Exception, *, step: int) -> None:
+        from tempclr_hub.publish import without_tokens
+
+        reason = without_tokens(str(error), self.args.hub_token) or type(error).__name__
+        _log.warning("step %d was not pushed, training goes on: %s", step, reason)
+
+
+_STAGED: set[Path] = set()
+
+
+def _remove_left(output_dir: Path) -> None:
+    """Remove the copies of processes that were killed; those of this process and of others that run are in use."""
+    for folder in output_dir.absolute().glob(".push-*-*"):
+        pid = folder.name.split("-")[1]
+        if folder not in _STAGED and pid.isdecimal() and (int(pid) == os.getpid() or not _runs(int(pid))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # asking would end it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _place(strategy: HubStrategy, name: str) -> str | None:

@@ -12,6 +12,8 @@ from typing import Any
 import tempclr
 from tempclr.evaluation.report import markdown_table
 
+from .card_picture import Picture, with_picture
+
 TEMPLATE = Path(__file__).with_name("templates") / "model_card.md"
 TAGS = ("tempclr", "video-text-retrieval", "temporal-alignment", "contrastive-learning")
 MAX_LOSS_ROWS = 12
@@ -49,6 +51,8 @@ def model_card(
     base_model: str | None = None,
     objective: str | None = None,
     license: str = "apache-2.0",
+    picture: Picture | None = None,
+    dataset_split: str | None = None,
 ) -> str:
     """The text of a README.md: front matter for the Hub, then what the model is, its use, training, results and limits.
 
@@ -57,7 +61,8 @@ def model_card(
     ``results``: what ``tempclr evaluate`` writes, or result objects of ``tempclr.evaluation``, at any depth: every
     number that stands beside a ``protocol`` is shown. With ``dataset_name`` they also form the ``model-index`` by which
     the Hub lists results; without it they stand in the text alone, because an entry there needs a dataset.
-    ``objective``: what was minimised, in a sentence, where it is not the loss that the configuration records.
+    ``dataset_split``: what they were measured on, as "test". ``objective``: what was minimised, in a sentence, where it
+    is not the loss that the configuration records. ``picture``: of ``alignment.png``, which lies beside the card.
     Absolute paths are shortened to their last part: a card is public.
 
     Raises:
@@ -73,7 +78,7 @@ def model_card(
 
     name, dataset, base = _public(model_name), _public(dataset_name), _public(base_model)
     measured = [] if results is None else _measured(results)
-    listed = _eval_results(measured, dataset=dataset) if dataset else []
+    listed = _eval_results(measured, dataset=dataset, split=dataset_split) if dataset else []
     card_data = ModelCardData(
         library_name="tempclr",
         license=license,
@@ -100,10 +105,11 @@ def model_card(
         ),
         loss_table=_loss_table(log_history or ()),
         result_table=_result_table(measured),
+        dataset_split=dataset_split if measured else None,
         limits=_limits(model),
         versions=_versions(),
     )
-    return str(card).rstrip() + "\n"
+    return with_picture(str(card), picture)
 
 
 def usage_snippet(model: Any, *, model_name: str) -> str:
@@ -244,7 +250,7 @@ def _result_table(measured: Sequence[tuple[str, str, float]]) -> str:
     return markdown_table(["protocol", "metric", "value"], rows) if rows else ""
 
 
-def _eval_results(measured: Sequence[tuple[str, str, float]], *, dataset: str) -> list[Any]:
+def _eval_results(measured: Sequence[tuple[str, str, float]], *, dataset: str, split: str | None) -> list[Any]:
     from huggingface_hub import EvalResult
 
     return [
@@ -253,6 +259,8 @@ def _eval_results(measured: Sequence[tuple[str, str, float]], *, dataset: str) -
             task_name=protocol,
             dataset_type=dataset,
             dataset_name=dataset,
+            dataset_split=split,
+            dataset_args={"protocol": protocol},
             metric_type=metric,
             metric_name=metric,
             metric_value=round(value, 6),

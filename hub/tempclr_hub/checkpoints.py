@@ -1,7 +1,7 @@
 """The released models that ``tempclr convert`` reads: where they are, what is known of the files, how to convert them.
 
-Nothing is downloaded here, and no hash is guessed: where the publisher names none, ``sha256`` is None, and
-:func:`verify` gives the one of the file at hand to be compared with a colleague's.
+Nothing is downloaded here, and no hash is guessed: where none is public, ``sha256`` is None, and :func:`verify` gives
+the one of the file at hand to be compared with a colleague's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["KNOWN", "KnownCheckpoint", "describe_known", "verify"]
 _VIDEOCLIP = "https://dl.fbaipublicfiles.com/MMPT/retri/videoclip/checkpoint_best.pt"
 _TEMPCLR = "https://drive.google.com/drive/folders/1aD6l8yp0dsPpRKbmg3a_CBiK6UVN8GrR"
 _S3D = "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m"
-_TCLR = "https://github.com/DAVEISHAN/TCLR"
+_DRIVE = "https://drive.google.com/file/d"
 _TORCHVISION = "https://download.pytorch.org/models"
 _UNSTATED = "not stated for the weights"
 
@@ -36,7 +36,8 @@ class KnownCheckpoint:
         code: repository and revision of the code it belongs to, which the converter was held against; None where
             there was none to hold it against.
         licence: as stated by its publishers.
-        sha256: the hash, or as much of its beginning as the publisher tells; None where nothing is told.
+        sha256: the hash, whose beginning the publisher tells in the name of the file and the rest those who downloaded
+            it; None where nothing is told.
         note: what else one should know.
     """
 
@@ -54,6 +55,8 @@ class KnownCheckpoint:
 _TOWERS = "FILE OUTPUT_DIR --tokenizer bert-base-uncased"
 _TEMPCLR_CODE = "yyuncong/TempCLR@9763ca6"
 _MIT_CODE = f"{_UNSTATED}; the code is mostly MIT"
+_TCLR_CODE = "DAVEISHAN/TCLR@850efa9"
+_MIT = f"{_UNSTATED}; the code is MIT"
 KNOWN: dict[str, KnownCheckpoint] = {
     known.name: known
     for known in (
@@ -64,7 +67,7 @@ KNOWN: dict[str, KnownCheckpoint] = {
             "checkpoint_best.pt",
             f"videoclip {_TOWERS}",
             "facebookresearch/fairseq@3d262bb (examples/MMPT)",
-            f"{_UNSTATED}; the code is MIT",
+            _MIT,
         ),
         KnownCheckpoint(
             "tempclr-layernorm-otam",
@@ -102,28 +105,34 @@ KNOWN: dict[str, KnownCheckpoint] = {
             "s3d FILE OUTPUT_DIR --vocabulary s3d_dict.npy",
             "antoine77340/S3D_HowTo100M@19f80cd",
             _UNSTATED,
-            note=f"its words are in {_S3D}/s3d_dict.npy; people report that both addresses are dead",
+            note=f"its words are in {_S3D}/s3d_dict.npy; people report since June 2024 that both addresses are dead",
         ),
         KnownCheckpoint(
-            "tclr-r3d18-ucf101", "TCLR, R3D-18 of UCF101", _TCLR, None, "tclr FILE OUTPUT_DIR", _TCLR[19:], _UNSTATED
+            "tclr-r3d18-ucf101",
+            "TCLR, R3D-18 of UCF101",
+            f"{_DRIVE}/1wGr6KsC4TcRweAGOFwmOYBPeZe0oGV7r/view",
+            None,
+            "tclr FILE OUTPUT_DIR",
+            _TCLR_CODE,
+            _MIT,
         ),
         KnownCheckpoint(
             "tclr-r3d18-k400",
             "TCLR, R3D-18 of Kinetics-400",
-            _TCLR,
+            f"{_DRIVE}/1m-u8N18dYFqP9B2JF3dEYOowKg3xDrds/view",
             None,
             "tclr FILE OUTPUT_DIR",
-            _TCLR[19:],
-            _UNSTATED,
+            _TCLR_CODE,
+            _MIT,
         ),
         KnownCheckpoint(
             "tclr-r2plus1d18-k400",
             "TCLR, R(2+1)D-18 of Kinetics-400",
-            _TCLR,
+            f"{_DRIVE}/1cuM4vFJA8wDDYmkQeAhwBUDQD0aDGmqD/view",
             "rpd18kin400.pth",
             "tclr FILE OUTPUT_DIR",
-            _TCLR[19:],
-            _UNSTATED,
+            _TCLR_CODE,
+            _MIT,
             note="the name of the file is that of a copy which others pass on",
         ),
         KnownCheckpoint(
@@ -134,7 +143,7 @@ KNOWN: dict[str, KnownCheckpoint] = {
             "tclr FILE OUTPUT_DIR --from torchvision",
             None,
             f"{_UNSTATED}; the code is BSD-3-Clause",
-            sha256="b3b3357e",
+            sha256="b3b3357ead25631ec9c57362ff2128a92d0427e01e2cd184951a44380c3f2e9d",
         ),
         KnownCheckpoint(
             "torchvision-r2plus1d18-k400",
@@ -144,7 +153,7 @@ KNOWN: dict[str, KnownCheckpoint] = {
             "tclr FILE OUTPUT_DIR --from torchvision",
             None,
             f"{_UNSTATED}; the code is BSD-3-Clause",
-            sha256="91a641e6",
+            sha256="91a641e6c2ab531d1aca5f4321b4d802ec5c3babc15df855cdb6e39c6a1107c8",
         ),
     )
 }
@@ -169,7 +178,7 @@ def verify(path: str | PathLike[str], name: str) -> str:
         raise InputError(f"no known checkpoint {name!r}: expected one of {', '.join(KNOWN)}")
     found, expected = file_sha256(path), KNOWN[name].sha256
     if expected is not None and not found.startswith(expected):
-        raise InputError(f"is not {name}: its sha256 is {found}, expected {expected}…", file=Path(path))
+        raise InputError(f"is not {name}: its sha256 is {found}, expected {expected}", file=Path(path))
     return found
 
 
@@ -181,6 +190,6 @@ def describe_known() -> Iterator[str]:
         yield f"  convert  tempclr convert {known.convert}"
         yield f"  code     {known.code or 'none was compared'}"
         yield f"  licence  {known.licence}"
-        yield f"  sha256   {f'{known.sha256}…' if known.sha256 else 'not known'}"
+        yield f"  sha256   {known.sha256 or 'not known'}"
         if known.note:
             yield f"  note     {known.note}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from os import PathLike
 from typing import Any
 
@@ -26,11 +27,14 @@ COLUMNS = {
 }
 
 
-def dataset_card(source: str | PathLike[str], *, repo_id: str, license: str | None = None) -> str:
+def dataset_card(
+    source: str | PathLike[str], *, repo_id: str, license: str | None = None, citation: str | None = None
+) -> str:
     """The text of a README.md for a dataset of rows: front matter, counts of each split, columns, feature recipe.
 
-    ``source``: what ``tempclr.data.rows.load_rows`` takes, or a folder of several splits. ``license``: named only where
-    the caller knows it; annotations and features have the licence of their makers, which no row tells.
+    ``source``: what ``tempclr.data.rows.load_rows`` takes, or a folder of several splits. ``license``: its name on the
+    Hub, as "cc-by-4.0"; "unknown" where the caller does not tell it, because annotations and features have the licence
+    of their makers, which no row tells. ``citation``: BibTeX of the makers' publication.
 
     Raises:
         InputError: the rows cannot be read.
@@ -62,11 +66,22 @@ def dataset_card(source: str | PathLike[str], *, repo_id: str, license: str | No
             "from datasets import load_dataset",
             "",
             f'rows = load_dataset("{repo_id}", split="{next(iter(splits))}")',
+            "row = rows[0]",
+            'for sentence, start, end in zip(row["sentences"], row["starts"], row["ends"]):',
+            "    print(start, end, sentence)",
             "```",
             "",
             "## Features",
             "",
             *_recipe_lines(recipe),
+            "",
+            "## Licence",
+            "",
+            *_licence_lines(license),
+            "",
+            "## Citation",
+            "",
+            *_citation_lines(citation, repo_id),
             "",
         ]
     )
@@ -83,9 +98,23 @@ def _front_matter(license: str | None, splits: dict[str, Any], *, num_rows: int)
         "size_categories": [size],
         "configs": [{"config_name": "default", "data_files": files}],
     }
-    if license is not None:
-        fields["license"] = license
+    fields["license"] = license or "unknown"
     return ["---", safe_dump(fields, sort_keys=False).strip(), "---", ""]
+
+
+def _licence_lines(license: str | None) -> list[str]:
+    makers = "Videos, annotations and features have the licence of their makers."
+    return [f"These rows: {license}. {makers}" if license else f"Not stated. {makers}"]
+
+
+def _citation_lines(citation: str | None, repo_id: str) -> list[str]:
+    makers = "Cite those who made the videos and the annotations"
+    if citation is not None:
+        return [f"{makers}:", "", "```bibtex", citation.strip(), "```"]
+    name, title = re.sub(r"\W", "", repo_id.rpartition("/")[2]), repo_id.rpartition("/")[2]
+    address = f"https://huggingface.co/datasets/{repo_id}"
+    entry = [f"@misc{{{name},", f"  title = {{{title}}},", f"  howpublished = {{\\url{{{address}}}}}", "}"]
+    return [f"{makers}, whom the rows do not tell. These rows themselves:", "", "```bibtex", *entry, "```"]
 
 
 def _counts(rows: Any) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -17,9 +16,10 @@ from typing import Any, TypeVar
 from tempclr.errors import InputError
 
 from .probe import PROBE_FILE, store_probe
+from .snippet import bare_environment
 from .staging import Staged
 
-__all__ = ["Published", "next_tag", "patiently", "send", "upload", "verify_model"]
+__all__ = ["Published", "next_tag", "patiently", "send", "upload", "verify_model", "without_tokens"]
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -58,9 +58,7 @@ def verify_model(staged: Staged) -> float:
     if not (staged.folder / PROBE_FILE).is_file():
         store_probe(staged.folder)
     command = [sys.executable, "-m", "tempclr_hub.probe", str(staged.folder.absolute())]
-    packages = os.pathsep.join(path for path in sys.path if path)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": packages}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=bare_environment(), capture_output=True, text=True, check=False)
     last = (done.stdout.strip().splitlines() or ["{}"])[-1]
     answer = json.loads(last) if last.startswith("{") else {}
     if done.returncode or "deviation" not in answer:
@@ -119,7 +117,7 @@ def send(
         )
         patient(lambda: api.create_tag(**where, tag=chosen, revision=commit.oid, exist_ok=True))
     except _client_errors() as error:
-        raise InputError(f"{repo_id}: {explain(error)}") from error
+        raise InputError(f"{repo_id}: {explain(error)}") from None  # see patiently
     return Published(url=str(address), commit=commit.oid, tag=chosen)
 
 
@@ -169,12 +167,23 @@ def explain(error: BaseException) -> str:
     status = _status(error)
     if _is_offline(error):
         return "offline mode is on: unset HF_HUB_OFFLINE to reach the Hub"
-    text = _TOKEN.sub("hf_***", " ".join(str(error).split()))
+    text = without_tokens(str(error))
     text = re.sub(r"\(Request ID: [^)]*\)\s*", "", text)
     if status is None:
         return f"the Hub could not be reached ({type(error).__name__}: {text[:200]}): check the network, run it again"
     hint = _HINTS.get(status, "the Hub has trouble: run the command again later" if status >= 500 else text[:200])
     return f"the Hub answered {status}: {hint}"
+
+
+def without_tokens(text: str, *secrets: str | None) -> str:
+    """The text in one line, without what looks like an access token and without ``secrets``.
+
+    >>> without_tokens("no entry for mine\\n with hf_abc", "mine", None)
+    'no entry for *** with hf_***'
+    """
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return _TOKEN.sub("hf_***", " ".join(text.split()))
 
 
 class _Patient:

@@ -98,7 +98,9 @@ def stage_model(
     if beside is not None:
         chosen = [path for path in chosen if path.name not in CARD_FILES] + _chosen(Path(beside), CARD_FILES)
     new = _copied(chosen, target, secrets)
-    return Staged(new, "model", tuple(path.name for path in sorted(folder.iterdir()) if path.name not in names))
+    _settle_picture(new)
+    sent = {path.name for path in new.iterdir()}
+    return Staged(new, "model", tuple(path.name for path in sorted(folder.iterdir()) if path.name not in sent))
 
 
 def stage_state(source: str | PathLike[str], target: str | PathLike[str], *, secrets: Sequence[str] = ()) -> None:
@@ -111,6 +113,18 @@ def stage_state(source: str | PathLike[str], target: str | PathLike[str], *, sec
         FileExistsError: ``target`` is not empty.
     """
     _copied(_chosen(_existing_folder(source), (*MODEL_FILES, *STATE_FILES)), target, secrets)
+
+
+def _settle_picture(folder: Path) -> None:
+    """Neither a picture that the card does not show, as of an earlier training, nor a link to one that is not there."""
+    from .card_picture import PICTURE_FILE, with_picture
+
+    card, picture = folder / "README.md", folder / PICTURE_FILE
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    if f"({PICTURE_FILE})" not in text:
+        picture.unlink(missing_ok=True)
+    elif not picture.is_file():
+        card.write_text(with_picture(text, None), encoding="utf-8")
 
 
 def _chosen(folder: Path, patterns: Sequence[str]) -> list[Path]:

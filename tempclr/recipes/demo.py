@@ -96,7 +96,7 @@ def run_demo(demo: DemoRun) -> dict[str, Any]:
 
     first = trained[demo.seed]
     with demo.stage("model folder, push and load back"):
-        model_dir = save_model(demo, first[TEMPCLR], results["test"])
+        model_dir = save_model(demo, first[TEMPCLR], results["test"], test_paragraphs=splits["test"])
         from tempclr.recipes.hub_round_trip import on_loopback
 
         hub = on_loopback(model_dir, REPO_ID)
@@ -246,10 +246,11 @@ def differences(hits: Mapping[str, Mapping[Any, Any]], *, seed: int) -> list[dic
     return found
 
 
-def save_model(demo: DemoRun, trainer: Any, test_scores: Mapping[str, Any]) -> Path:
+def save_model(demo: DemoRun, trainer: Any, test_scores: Mapping[str, Any], *, test_paragraphs: Sequence[Any]) -> Path:
     """Copy the finished model folder of a run to ``model/``, with a card that has the test results."""
     from tempclr.data.files import atomic_path
     from tempclr_hub.card import model_card
+    from tempclr_hub.card_picture import draw_if_possible
 
     target = demo.output_dir / "model"
     staging = demo.output_dir / ".model"
@@ -265,6 +266,10 @@ def save_model(demo: DemoRun, trainer: Any, test_scores: Mapping[str, Any]) -> P
             log_history=trainer.state.log_history,
             results=test_scores[TEMPCLR],
             dataset_name="generated instructional videos",
+            dataset_split="test",
+            picture=draw_if_possible(
+                trainer.model, test_paragraphs, staging, split="the test split", processor=trainer.processing_class
+            ),
         )
         temporary.write_text(card, encoding="utf-8")
     staging.rename(target)

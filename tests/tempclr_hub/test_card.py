@@ -52,8 +52,13 @@ def test_a_card_of_a_whole_run():
         log_history=LOG,
         results=RESULTS,
         dataset_name="tempclr/demo",
+        dataset_split="test",
         base_model="tempclr/base",
     )
+    listed = ModelCard(card).data.eval_results
+    assert {(one.dataset_type, one.dataset_split) for one in listed} == {("tempclr/demo", "test")}
+    assert [one.dataset_args["protocol"] for one in listed] == [one.task_name for one in listed]
+    assert "Measured on the test split. A number" in section(card, "Results")
     assert "starts from `tempclr/base`" in card.replace("started", "starts")
     assert "`tempclr/demo`" in card and 'from_pretrained("tester/toy")' in card
     training = section(card, "Training")

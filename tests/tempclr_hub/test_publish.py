@@ -198,11 +198,17 @@ def test_a_dry_run_asks_the_hub_nothing(run_driver: Driver, hub: LoopbackHub, mo
 
 def test_a_model_is_sent_and_tagged(run_driver: Driver, hub: LoopbackHub, model_dir: Path) -> None:
     before = digests(model_dir)
-    done = publish(run_driver, hub, model_dir, "tester/toy", "--yes", "--skip_snippet")
+    row = {"video_id": "a", "sentences": ["chop it"], "starts": [0], "ends": [2], "features": [[0.5] * 8] * 3}
+    rows = model_dir.with_name("held_out.jsonl")
+    rows.write_text(json.dumps(row | {"features_per_second": 1.0}) + "\n")
+    done = publish(run_driver, hub, model_dir, "tester/toy", "--yes", "--examples", rows)
     assert done["code"] == 0, done["err"]
     assert f"{hub.url}/tester/toy at v1" in done["out"] and SECRET not in done["out"] + done["err"]
     sent = hub.files("tester/toy", revision="v1")
     assert sent["model.safetensors"] == (model_dir / "model.safetensors").read_bytes()
+    card = sent["README.md"].decode()
+    assert "Video `a` of `held_out.jsonl`" in card and sent["alignment.png"].startswith(b"\x89PNG")
+    assert "its usage snippet runs" in done["out"] and "It was run before it was sent" in card
     assert "probe.safetensors" in sent and not {"optimizer.pt", "notes.txt", "training_args.bin"} & set(sent)
     assert digests(model_dir) == before and hub.failures() == []
 
@@ -305,19 +311,28 @@ def dataset_dir(tmp_path: Path) -> Path:
 
 
 def test_a_dataset_is_sent_with_its_card(run_driver: Driver, hub: LoopbackHub, dataset_dir: Path) -> None:
-    done = publish(run_driver, hub, dataset_dir, "tester/rows", "--dataset", "--yes")
+    (dataset_dir / "makers.bib").write_text("@article{makers}\n")
+    told = ("--license", "cc-by-4.0", "--citation", dataset_dir / "makers.bib")
+    done = publish(run_driver, hub, dataset_dir, "tester/rows", "--dataset", "--yes", *told)
     assert done["code"] == 0, done["err"]
     sent = hub.files("tester/rows", kind="dataset", revision="v1")
     assert {"data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet", "README.md"} <= set(sent)
     card = sent["README.md"].decode()
-    assert "| `train` |      3 |         6 |" in card and "/home/me" not in card and "n<1K" in card
+    assert "| `train` |      3 |         6 | 3.000 | 1 " in card and "/home/me" not in card and "n<1K" in card
+    assert "| `test` " in card and '"backbone": "encoder"' in card and "license: cc-by-4.0\n" in card
+    assert "```bibtex\n@article{makers}\n```" in card and "These rows: cc-by-4.0." in card
+    assert "It was run before it was sent" in card and "datasets " in card.split("It was run")[1].splitlines()[0]
 
 
 def test_a_staged_dataset_reads_as_rows(dataset_dir: Path, tmp_path: Path) -> None:
     from tempclr.data.rows import load_rows, read_paragraphs
     from tempclr_hub.dataset_card import dataset_card
 
-    staged = stage_dataset(dataset_dir, tmp_path / "staged", card=dataset_card(dataset_dir, repo_id="a/b"))
+    card = dataset_card(dataset_dir, repo_id="a/b")
+    assert (
+        "license: unknown\n" in card and "Not stated." in card and "\\url{https://huggingface.co/datasets/a/b}" in card
+    )
+    staged = stage_dataset(dataset_dir, tmp_path / "staged", card=card)
     paragraphs, left_out = read_paragraphs(load_rows(staged.folder, split="test"), source=str(staged.folder))
     assert [paragraph.video_id for paragraph in paragraphs] == ["video_0", "video_1"] and not left_out
     assert (staged.folder / "feature_recipe.json").is_file()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 import json
+import os
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import pytest
+import torch
 
+from tempclr import trainer_push
 from tempclr.trainer import TempCLRTrainingArguments
 from tempclr_hub.loopback import LoopbackHub
 from tempclr_hub.staging import MODEL_FILES, STATE_FILES
@@ -38,7 +44,10 @@ STAYING = {
 }
 REFUSED = {"create 401": ("hf auth login", 401), "create 403": ("write access", 403), "create 500": ("trouble", 500)}
 CASES: dict[str, dict[str, Any]] = {
-    **{name: {"strategy": name, "resume": name in STRATEGIES[1:3]} for name in STRATEGIES},
+    "checkpoint": {"strategy": "checkpoint", "resume": True, "trains": True},
+    "all_checkpoints": {"strategy": "all_checkpoints", "resume": True},
+    **{name: {"strategy": name} for name in ("every_save", "end")},
+    "training goes on": {"strategy": "checkpoint", "during": [fault(COMMIT, 403)], "trains": True},
     **{f"passes: {name}": {"strategy": "every_save", "during": [given]} for name, given in PASSING.items()},
     **{
         f"stays: {name}": {"strategy": "checkpoint", "during": [given], "at_end": [given]}
@@ -54,7 +63,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def seen(run_driver, tmp_path_factory) -> dict[str, Any]:
-    """What came of each case; one process for all, because a client takes seconds to start."""
+    """What came of each case; one process and two trainings for all, which take most of the time."""
     with LoopbackHub() as unused:
         return run_driver(unused, "hub_trainer_pushes.py", tmp_path_factory.mktemp("pushes"), json.dumps(CASES))
 
@@ -91,9 +100,16 @@ def test_what_may_pass_is_tried_again(seen: dict[str, Any], name: str) -> None:
     assert answer["met"] == PASSING[name]["times"] and answer["loaded"] and answer["warnings"] == []
 
 
-@pytest.mark.parametrize("name", STAYING)
-def test_training_outlives_a_push(seen: dict[str, Any], name: str) -> None:
+def test_training_outlives_a_push(seen: dict[str, Any]) -> None:
     """Note [Training outlives a push]."""
+    answer = seen["cases"]["training goes on"]
+    assert answer["steps"] == 4 and {"checkpoint-2", "checkpoint-4"} <= set(answer["checkpoints"])
+    assert answer["met"] == 2 and [line.split(" was")[0] for line in answer["warnings"]] == ["step 2", "step 4"]
+    assert set(answer["before_end"]) <= {".gitattributes"} and answer["loaded"]
+
+
+@pytest.mark.parametrize("name", STAYING)
+def test_each_failure_is_one_line(seen: dict[str, Any], name: str) -> None:
     answer = seen["cases"][f"stays: {name}"]
     assert answer["steps"] == 4 and {"checkpoint-2", "checkpoint-4"} <= set(answer["checkpoints"])
     assert answer["met"] and len(answer["warnings"]) == 2 and all("\n" not in line for line in answer["warnings"])
@@ -139,3 +155,35 @@ def test_pickled_arguments_hold_no_token(tmp_path) -> None:
     arguments = TempCLRTrainingArguments(output_dir=str(tmp_path), hub_token="hf_mine", use_cpu=True, seed=3)
     restored = pickle.loads(pickle.dumps(arguments))
     assert restored.hub_token is None and restored.seed == 3 and arguments.hub_token == "hf_mine"
+
+
+def test_copied_arguments_push_as_before(tmp_path) -> None:
+    arguments = TempCLRTrainingArguments(output_dir=str(tmp_path), hub_token="hf_mine", use_cpu=True)
+    for made in (copy.copy(arguments), copy.deepcopy(arguments)):
+        assert made.hub_token == "hf_mine" and made is not arguments and made.output_dir == str(tmp_path)
+
+
+def test_what_killed_processes_left_is_removed(tmp_path, monkeypatch) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    gone = [f".push-{ended.pid}-a", f".push-{os.getpid()}-from_before_a_restart"]
+    kept = [f".push-{os.getppid()}-b", f".push-{os.getpid()}-in_use", ".push-by_hand"]
+    for name in (*gone, *kept):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(trainer_push, "_STAGED", {tmp_path / kept[1]})
+    trainer_push._remove_left(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_no_failure_of_a_push_is_swallowed_or_tells_a_token(tmp_path, caplog) -> None:
+    """The client's transfer of large files raises RuntimeError, among others."""
+    arguments = TempCLRTrainingArguments(
+        output_dir=str(tmp_path), hub_token="corporate", use_cpu=True, report_to="none"
+    )
+    trainer = trainer_push.PushingTrainer(torch.nn.Linear(1, 1), arguments)
+
+    def fails() -> None:
+        raise RuntimeError("cas client:\n no access with corporate")
+
+    trainer._pushes.submit(trainer._or_tell, fails, step=7).result()
+    assert caplog.messages[-1] == "step 7 was not pushed, training goes on: cas client: no access with ***"

@@ -1,4 +1,4 @@
-"""Train with each strategy of pushing, on a Hub that fails as it is told; prints what came of each."""
+"""Push with each strategy, while training or its checkpoints again, on a Hub that fails as it is told."""
 
 from __future__ import annotations
 
@@ -38,23 +38,25 @@ def plant(folder: Path) -> None:
         (folder / name).write_text(SECRET)
 
 
-def train(folder: Path, case: dict[str, Any], repo: str, hub: LoopbackHub) -> dict[str, Any]:
+def push(
+    folder: Path, case: dict[str, Any], repo: str, hub: LoopbackHub, *, trained: Any = None
+) -> tuple[dict[str, Any], Any]:
+    """Train, or push the checkpoints of ``trained`` once more as the training did; then the push at the end."""
     from toy import weights_sum
 
     from tempclr.models.tempclr import TempCLRModel
     from tempclr.trainer_push import PushingTrainer
 
     PushingTrainer.push_wait_seconds = 0.01
-    plant(folder)
     hub.store.lfs_objects.clear()  # what is there already would not be sent again
     heard = Heard()
     logging.getLogger().addHandler(heard)
     hub.faults += [Fault(**fault) for fault in case.get("during", [])]
     answer: dict[str, Any] = {}
+    trainer = None
     try:
         with disk_full(case.get("disk_full", False)):
-            trainer = toy_trainer(folder, repo, case["strategy"])
-            trainer.train()
+            trainer = again(trained, repo, case["strategy"]) if trained else trains(folder, repo, case["strategy"])
         answer |= {"met": met_faults(hub, case.get("during", [])), "steps": trainer.state.global_step}
         answer |= {"checkpoints": sorted(path.name for path in folder.glob("check*"))}
         answer["before_end"] = sorted(hub.files(repo))
@@ -74,7 +76,26 @@ def train(folder: Path, case: dict[str, Any], repo: str, hub: LoopbackHub) -> di
     answer["left_behind"] = sorted(path.name for path in folder.glob(".push-*"))
     pickled = [path for path in folder.rglob("training_args.bin")]
     answer["pickled"] = [SECRET.encode() in path.read_bytes() for path in pickled]
-    return answer
+    return answer, trainer
+
+
+def trains(folder: Path, repo: str, strategy: str) -> Any:
+    plant(folder)
+    trainer = toy_trainer(folder, repo, strategy)
+    trainer.train()
+    return trainer
+
+
+def again(trainer: Any, repo: str, strategy: str) -> Any:
+    """A training takes most of the time of a case, and pushes by these calls alone."""
+    from transformers.trainer_utils import HubStrategy
+
+    trainer.args.hub_model_id, trainer.args.hub_strategy = repo, HubStrategy(strategy)
+    trainer.init_hf_repo()
+    for step in (2, 4):
+        trainer._push_from_checkpoint(str(Path(trainer.args.output_dir, f"checkpoint-{step}")))
+    trainer._finish_current_push()
+    return trainer
 
 
 def push_that_fails(trainer: Any, hub: LoopbackHub, repo: str, faults: list[dict[str, Any]]) -> dict[str, Any]:
@@ -180,11 +201,15 @@ def main(folder: str, cases: str) -> None:
             torch.set_num_threads(1)
             sleep = time.sleep
             time.sleep = lambda seconds: sleep(min(seconds, 0.01))  # the client waits up to 23 s for a cut upload
+            trained = None
             for index, (name, case) in enumerate(json.loads(cases).items()):
-                output_dir, repo = Path(folder, str(index)), f"tester/case-{index}"
-                answers[name] = train(output_dir, case, repo, hub)
+                anew = trained is None or case.get("trains")
+                repo = f"tester/case-{index}"
+                output_dir = Path(folder, str(index)) if anew else Path(trained.args.output_dir)
+                answers[name], trainer = push(output_dir, case, repo, hub, trained=None if anew else trained)
+                trained = trained or trainer
                 if case.get("resume"):
-                    answers[name]["resumed"] = resumed_from_the_hub(output_dir / "again", repo)
+                    answers[name]["resumed"] = resumed_from_the_hub(Path(folder, f"again-{index}"), repo)
     streams = SECRET in out.getvalue() or SECRET in err.getvalue()
     print(json.dumps({"cases": answers, "streams": streams, "failures": [str(each) for each in hub.failures()]}))
 
