@@ -68,7 +68,7 @@ def test_in_evaluation_statistics_make_no_difference():
         torch.testing.assert_close(one[name].norm(dim=-1), torch.ones(one[name].shape[:-1]))
     assert one.loss is None and separate(*views(), return_loss=True).loss is not None
     torch.testing.assert_close(
-        separate.get_video_features(views()[0][:, 0]), separate.backbone(views()[0][:, 0]).pooler_output
+        separate.get_video_features(views()[0][:, 0]).pooler_output, separate.backbone(views()[0][:, 0]).pooler_output
     )
 
 

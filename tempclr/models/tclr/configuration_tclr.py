@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from transformers import AutoConfig, configuration_utils
 from transformers.configuration_utils import PreTrainedConfig
 
 BACKBONE_TYPE = "video_resnet"
@@ -37,8 +38,13 @@ class TCLRConfig(PreTrainedConfig):
     """
 
     model_type = "tclr"
-    if isinstance(PreTrainedConfig.__dict__.get("sub_configs"), dict):  # transformers 5.17; see S3DConfig
-        sub_configs = {"backbone_config": PreTrainedConfig}
+    # As in S3DConfig: transformers 5.17 reads `sub_configs`, later ones derive it from `sub_configs_defaults`.
+    if isinstance(PreTrainedConfig.__dict__.get("sub_configs"), dict):
+        sub_configs = {"backbone_config": AutoConfig}
+    else:
+        sub_configs_defaults = {
+            "backbone_config": configuration_utils.SubConfigSpec(config_class=AutoConfig, model_type=BACKBONE_TYPE)
+        }
 
     backbone_config: Any = None
     projection_hidden_size: Any = None
@@ -57,8 +63,6 @@ class TCLRConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         if not isinstance(self.backbone_config, PreTrainedConfig):
-            from transformers import AutoConfig
-
             fields = {"model_type": BACKBONE_TYPE, **(self.backbone_config or {})}
             self.backbone_config = AutoConfig.for_model(**fields)
         super().__post_init__(**kwargs)

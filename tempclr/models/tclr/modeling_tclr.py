@@ -87,6 +87,9 @@ class TCLRPreTrainedModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
 
+    def set_input_embeddings(self, value: Any) -> None:
+        self.backbone.set_input_embeddings(value)
+
 
 class TCLRModel(TCLRPreTrainedModel):
     """The network and the head it is trained with; ``backbone`` is the ``VideoResNetModel``.
@@ -106,9 +109,12 @@ class TCLRModel(TCLRPreTrainedModel):
         self.head = TCLRProjection(config)
         self.post_init()
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The backbone's vectors (N, hidden_size) of clips (N, T, 3, H, W), for retrieval and other models."""
-        return self.backbone(pixel_values).pooler_output
+    @can_return_tuple
+    def get_video_features(
+        self, pixel_values: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | ModelOutput:
+        """The backbone's output for clips (N, T, 3, H, W): vectors (N, hidden_size) as ``pooler_output``."""
+        return self.backbone(pixel_values, **{**kwargs, "return_dict": True})
 
     @can_return_tuple
     def forward(

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
@@ -49,31 +50,33 @@ def mid_size(in_size: int, out_size: int) -> int:
     return 27 * in_size * out_size // (9 * in_size + 3 * out_size)
 
 
-class VideoResNetBlock(nn.Module):
+class VideoResNetBlock(GradientCheckpointingLayer):
     """What the stages consist of: computed anew in the backward pass under gradient checkpointing.
 
     Note [Recomputed statistics]: computing a block a second time would also update the running statistics of batch
     normalisation a second time, so that training with gradient checkpointing would not be the training without it. The
-    second time they stay as they are. (``GradientCheckpointingLayer`` has no place for this.)
+    second time they stay as they are.
     """
-
-    gradient_checkpointing = False
-    _gradient_checkpointing_func: Any
 
     def transform(self, hidden_states: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
-        if not (self.gradient_checkpointing and self.training):
+    def __call__(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        if self.gradient_checkpointing and self.training:
+            kwargs["computed"] = []  # one for both times, because checkpointing hands on the same keywords
+        return super().__call__(hidden_states, **kwargs)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        computed: list[bool] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        if computed is None:
             return self.transform(hidden_states)
-        times = []
-
-        def transform(states: torch.Tensor) -> torch.Tensor:
-            times.append(1)
-            with fixed_statistics(self) if len(times) > 1 else nullcontext():
-                return self.transform(states)
-
-        return self._gradient_checkpointing_func(transform, hidden_states)
+        computed.append(True)
+        with fixed_statistics(self) if len(computed) > 1 else nullcontext():
+            return self.transform(hidden_states)
 
 
 @contextmanager
@@ -242,6 +245,9 @@ class VideoResNetModel(VideoResNetPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.stem[0]
+
+    def set_input_embeddings(self, value: Any) -> None:
+        self.stem[0] = value
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
