@@ -38,7 +38,8 @@ def seeded():
 @pytest.fixture(scope="session")
 def demo_words() -> list[str]:
     """What makes ``tempclr demo`` a matter of seconds."""
-    return ["--num_train", "6", "--num_validation", "3", "--num_test", "4", "--num_epochs", "1", "--quiet"]
+    counts = {"train": 6, "validation": 3, "test": 4, "epochs": 1, "workers": 1}  # a second process imports all again
+    return [*(word for name, count in counts.items() for word in (f"--num_{name}", str(count))), "--quiet"]
 
 
 @pytest.fixture(scope="session")
