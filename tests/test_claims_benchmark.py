@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +35,7 @@ from tempclr.recipes.claims.page import page, write_page
 from tempclr.recipes.claims.queue import do_jobs
 from tempclr.recipes.claims.statements import STATEMENTS
 from tempclr.recipes.claims.statistics import VERDICTS
-from tempclr.recipes.claims.tables import control_rows, described, num_reversed, tables, verdict_rows
+from tempclr.recipes.claims.tables import control_rows, described, num_reversed, short_table, tables, verdict_rows
 from tempclr.recipes.claims.work import Workshop, model_folder, read_result
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -157,6 +158,8 @@ def test_the_page_tells_what_was_run_and_what_was_not(done, tmp_path: Path):
     assert told[3].endswith("1 seed") and told[4] in VERDICTS
     assert {row[4] for row in verdict_rows(kept)} <= {*VERDICTS, ""}
     assert {row[3] for row in control_rows(kept)} <= {"yes", "no", "undecided", ""}
+    front = short_table({**kept, "choice": CHOICE})
+    assert front.rows[0][1:] != front.rows[-1][1:] == [None] * 5 and front.rows[-1][0] == described("dtw joint")
     assert num_reversed(kept) <= sum(row[4] == VERDICTS[1] for row in verdict_rows(kept))
 
 
@@ -255,7 +258,13 @@ def test_the_committed_page_is_that_of_the_committed_results(command):
     assert command.PAGE.read_text(encoding="utf-8") == page(results)
 
 
+def _is_alive(process: str) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and ") Z " not in stat.read_text()
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are looked up in /proc")
 def test_processes_share_the_jobs_and_a_kill_loses_the_running_ones_alone(tmp_path: Path):
     """A process of its own, killed when the first run is done, and gone on with in two processes."""
     script = tmp_path / "small.py"
@@ -274,8 +283,13 @@ def test_processes_share_the_jobs_and_a_kill_loses_the_running_ones_alone(tmp_pa
         assert first.stdout is not None
         for line in first.stdout:
             if "train" in line:
+                workers = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
                 first.kill()
                 break
+    deadline = time.monotonic() + 60
+    while any(_is_alive(worker) for worker in workers):
+        assert time.monotonic() < deadline, "a worker outlived the command"
+        time.sleep(0.2)
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("seed-0/*/*.json")}
     assert finished
     second = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)

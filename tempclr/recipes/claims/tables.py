@@ -10,7 +10,16 @@ from tempclr.recipes.claims.grid import CANDIDATES, FEW_SHOT_LOSSES, PERTURBED, 
 from tempclr.recipes.claims.statements import CONTROL, STATEMENTS, UNTESTABLE
 from tempclr.recipes.claims.statistics import VERDICTS, Interval, cell, verdict
 
-__all__ = ["NORMALISATION_WORDS", "Table", "control_rows", "described", "num_reversed", "tables", "verdict_rows"]
+__all__ = [
+    "NORMALISATION_WORDS",
+    "Table",
+    "control_rows",
+    "described",
+    "num_reversed",
+    "short_table",
+    "tables",
+    "verdict_rows",
+]
 
 MEASURES = ("cap_avg", "dtw", "otam", "dtw+cap_avg", "otam+cap_avg")
 RETRIEVAL_ROWS = (
@@ -78,6 +87,23 @@ def control_rows(results: Mapping[str, Any]) -> list[list[Any]]:
         word = "" if found is None else answers[_verdict(statement, found, results)]
         rows.append([statement.place, statement.claim, _told(found), word])
     return rows
+
+
+def short_table(results: Mapping[str, Any]) -> Table:
+    """What a front page has room for: the paper's comparison, its control, and what is recommended; test videos."""
+    keys = {
+        "DTW R@1, official": "official/removed/dtw/R@1",
+        "DTW R@1, clean": "clean/removed/dtw/R@1",
+        "Cap. Avg. R@1, clean": "clean/removed/cap_avg/R@1",
+        "DTW R@1, clean, background kept": "clean/kept/dtw/R@1",
+        "steps found": "localization",
+    }
+    choice = results["choice"]
+    names = ["dot", "dot>unit", "dot>dtw", "cosine", "dtw", *([] if choice is None else [choice["recipe"]])]
+    rows = [[described(name), *(_cell(results, name, key) for key in keys.values())] for name in dict.fromkeys(names)]
+    num_seeds = len(results["test_seeds"])
+    note = f"{num_seeds} seeds of {results['settings']['num_test']} test videos each; mean ± standard deviation, in %."
+    return Table("", "The paper's comparison on generated videos", note, ["run", *keys], rows)
 
 
 def num_reversed(results: Mapping[str, Any]) -> int:
