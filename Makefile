@@ -12,7 +12,7 @@ COMPAT_TESTS = $(addprefix tests/tempclr_kernels/test_triton_, interpreter.py pa
 	$(addprefix tests/tempclr_hub/test_, loopback.py publish.py push_model.py push_prepared.py push_trainer.py \
 	trainer_push.py)
 
-.PHONY: demo app test test-all app-test compat lint coverage soak audit clean
+.PHONY: demo app test test-all app-test compat lint coverage docs soak audit clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -72,6 +72,10 @@ lint: $(INSTALLED)
 coverage: $(INSTALLED)
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not gpu and not browser' --cov --cov-report=term --cov-fail-under=90
 
+docs: $(INSTALLED)  ## docs/api again, from docstrings and --help; README's tables, from benchmarks/results
+	$(BIN)/python docs/generate_api.py
+	$(BIN)/python benchmarks/readme.py
+
 soak: $(INSTALLED)  ## kills, damaged videos, a million rows, 10,000 steps: minutes; what was tried is in runs/soak
 	$(BIN)/python benchmarks/soak_videos.py
 	$(BIN)/python benchmarks/soak_resume.py
@@ -82,6 +86,7 @@ audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages, by a servi
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
 	$(BIN)/python .ci/audit $(VENV)/audit/bin/pip-audit constraints.txt
+	$(BIN)/python .ci/audit $(VENV)/audit/bin/pip-audit constraints-app.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,6 +13,12 @@ COMMANDS = (
     "demo",
     "prepare",
     "prepare youcook2",
+    "prepare howto100m",
+    "prepare crosstask",
+    "prepare ucf101",
+    "prepare hmdb51",
+    "prepare kinetics",
+    "prepare diving48",
     "extract",
     "extract --few_shot SPLITS",
     "pretrain",
@@ -30,6 +36,14 @@ COMMANDS = (
     "publish",
     "bench",
 )
+# Of these, the options alone that the other has not.
+LIKE = {
+    "prepare howto100m": "prepare youcook2",
+    "prepare crosstask": "prepare youcook2",
+    "prepare hmdb51": "prepare ucf101",
+    "prepare kinetics": "prepare ucf101",
+    "prepare diving48": "prepare ucf101",
+}
 INHERITED = "Also any field of `transformers.TrainingArguments`, as `--learning_rate 1e-4`."
 
 
@@ -69,11 +83,17 @@ def _section(words: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     yield ""
     yield " ".join((parser.description or "").split())
     yield ""
+    like = LIKE.get(words)
+    if like is not None:
+        yield f"Beside the options that it shares with `tempclr {like}`:"
+        yield ""
     yield "| option | what it does |"
     yield "| :-- | :-- |"
     rows: list[str] = []
     trains = any(action.dest == "per_device_train_batch_size" for action in parser._actions)
     told_elsewhere = {"help", "seed", *(_inherited() if trains else ())}
+    if like is not None:
+        told_elsewhere |= {action.dest for action in parser_of(like)._actions} - {"annotations"}
     for action in {action.dest: action for action in reversed(parser._actions)}.values():
         if action.dest not in told_elsewhere:
             rows.append(f"| {_option(action)} | {_cell(_help(action))} |")

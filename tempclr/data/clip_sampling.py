@@ -186,7 +186,9 @@ def read_nominal_frames(
         ``(frames, places)``: uint8 RGB ``(N, height, width, 3)``, and for each clip an array of its shape that says
         which of them it takes.
 
-    >>> frames, (place,) = read_nominal_frames("clip.mp4", [np.arange(16)], frames_per_second=25)  # doctest: +SKIP
+    >>> frames, (place,) = read_nominal_frames("clip.mp4", [np.arange(16)], frames_per_second=25)
+    >>> frames.shape, len(place)
+    ((16, 240, 320, 3), 16)
     """
     numbers = np.unique(np.concatenate([clip.reshape(-1) for clip in clips]))
     seconds, slack = numbers / frames_per_second, 1e-3 / frames_per_second

@@ -35,7 +35,7 @@ def nominal_frames(path: str | PathLike[str], *, frames_per_second: float | None
         InputError: the file cannot be read, or tells no frame rate.
         ValueError: a rate that is not positive.
 
-    >>> nominal_frames("clip.mp4")  # doctest: +SKIP
+    >>> nominal_frames("clip.mp4")
     NominalFrames(num_frames=75, frames_per_second=25.0)
     """
     if frames_per_second is not None and not frames_per_second > 0:
@@ -91,7 +91,7 @@ def read_frames_at(
         InputError: as :func:`tempclr.data.video.iterate_frames`, and where the video ends more than a second before a
             time that is wanted.
 
-    >>> read_frames_at("clip.mp4", [0.5, 1.0, 1.5]).shape  # doctest: +SKIP
+    >>> read_frames_at("clip.mp4", [0.5, 1.0, 1.5]).shape
     (3, 240, 320, 3)
     """
     times, places = np.unique(np.asarray(seconds, dtype=np.float64), return_inverse=True)
