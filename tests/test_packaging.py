@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"tempclr": "tempclr", "tempclr_kernels": "kernels/tempclr_kernels", "tempclr_hub": "hub/tempclr_hub"}
-FOLDERS = ("tempclr", "kernels", "hub", "tests", "benchmarks", "examples", ".ci")
+FOLDERS = ("tempclr", "kernels", "hub", "tests", "benchmarks", "docs", "examples", ".ci")
 NOT_SOURCE = shutil.ignore_patterns("__pycache__", "*.py[cod]", ".*_cache", "*.egg-info", "build", "dist", "*.so")
 
 
@@ -110,9 +110,9 @@ def test_the_sdist_holds_what_a_developer_needs(built):
     folders = [folder for folder in FOLDERS if (built.source / folder).exists()]
     expected = {f"{folder}/{name}" for folder in folders for name in files_below(built.source / folder)}
     assert expected - found == set()
-    for name in ("LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "Makefile", ".ci/run"):
+    for name in ("LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "CITATION.cff", "Makefile", ".ci/audit"):
         assert name in found
-    for name in ("constraints.txt", "kernels/README.md", "tests/test_packaging.py", "pyproject.toml"):
+    for name in ("constraints-app.txt", "docs/app.md", "kernels/README.md", "tests/test_packaging.py", "pyproject.toml"):
         assert name in found
     assert any(name.startswith("benchmarks/") for name in found)
 
