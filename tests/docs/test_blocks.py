@@ -135,6 +135,20 @@ def test_the_commands_of_a_page_that_is_run_elsewhere_exist(stem: str, monkeypat
                 assert {word for word in own if word.startswith("--")} <= set(known), command
 
 
+def test_the_notebook_runs():
+    """Cell after cell, its own assertions among them; it is stored without output, which would change with versions."""
+    import matplotlib.pyplot as plt
+
+    cells = json.loads((DOCS / "alignment.ipynb").read_text(encoding="utf-8"))["cells"]
+    namespace: dict[str, object] = {"__name__": "notebook"}
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"] and cell["execution_count"] is None, number
+            exec(compile("".join(cell["source"]), f"alignment.ipynb, cell {number}", "exec"), namespace)
+    assert len(plt.get_fignums()) >= 3
+    plt.close("all")
+
+
 def test_own_videos_run(own_videos: Path):
     assert "R@1" in (own_videos / "done").read_text(encoding="utf-8")
     assert (own_videos / "runs" / "mine" / "pancakes.png").stat().st_size > 10_000
