@@ -20,7 +20,7 @@ if not index.exists():
     # Whole videos, cut into clips; nobody's annotation is needed to search them.
     videos = model.encode_video([one.features for one in paragraphs], show_progress_bar=True)
     torch.save({"ids": [one.video_id for one in paragraphs], "videos": videos}, index)
-kept = torch.load(index)
+kept = torch.load(index, weights_only=True)
 
 recipe = model.encode_text(sentences)
 # Cap. Avg. asks whether every sentence has a clip; DTW also whether they come in this order.

@@ -38,6 +38,7 @@ class Aligner:
 
     def __init__(self, model: Any, *, max_minutes: float = MAX_MINUTES) -> None:
         from tempclr.data.extractor import FeatureExtractor, FeatureRecipe
+        from tempclr.data.isolated_decoding import IsolatedDecoder
 
         recipe = model.config.video_config.feature_recipe
         if model.processor is None:
@@ -50,7 +51,9 @@ class Aligner:
         if not (math.isfinite(max_minutes) and max_minutes > 0):
             raise InputError(f"max_minutes must be a positive number, got {max_minutes!r}")
         self.model, self.max_minutes = model, max_minutes
-        self._extractor = FeatureExtractor(FeatureRecipe.from_dict(recipe), device=model.device)
+        # What strangers upload is decoded in processes of their own, which end with this one.
+        decode = IsolatedDecoder().iterate_frames
+        self._extractor = FeatureExtractor(FeatureRecipe.from_dict(recipe), device=model.device, decode=decode)
         self._features: OrderedDict[tuple[str, int, int], np.ndarray] = OrderedDict()
 
     def align(

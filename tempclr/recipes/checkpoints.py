@@ -87,11 +87,17 @@ def _missing(folder: Path, with_optimizer: bool, num_ranks: int) -> list[str]:
         for shard in json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
     }
     missing = [shard for shard in sorted(shards) if not (folder / shard).is_file()]
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*")):
+    if not _is_any(folder, "*.safetensors") and not _is_any(folder, "pytorch_model*"):
         missing.append("weights")
     if with_optimizer:
         random_states = [f"rng_state_{rank}.pth" for rank in range(num_ranks)] if num_ranks > 1 else ["rng_state.pth"]
         missing += [name for name in ("scheduler.pt", *random_states) if not (folder / name).is_file()]
-        if not any(folder.glob("*optimizer*")):
+        if not _is_any(folder, "*optimizer*"):
             missing.append("optimizer.pt")
     return missing
+
+
+def _is_any(folder: Path, pattern: str) -> bool:
+    """Whether a file is there, or a folder of sharded states; a broken link, a pipe or an empty folder is neither."""
+    found = list(folder.glob(pattern))
+    return any(path.is_file() or (path.is_dir() and any(path.glob("*.distcp"))) for path in found)

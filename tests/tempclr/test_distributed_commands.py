@@ -43,6 +43,8 @@ def write_videos(folder):
     file.write_bytes(b"no video")
     for name, own in (("train", rows[:3]), ("test", rows[3:])):
         (folder / "rows" / f"{name}.jsonl").write_text("\n".join(map(json.dumps, own)))
+    places = [{**row, "video": row["video"].removeprefix("../")} for row in (rows[0], rows[4])]
+    (folder / "broken.jsonl").write_text("\n".join(map(json.dumps, places)))
     torch.manual_seed(0)
     part = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     ViTModel(ViTConfig(**part, image_size=32, patch_size=16)).save_pretrained(folder / "vit")
@@ -99,6 +101,16 @@ def test_what_the_ranks_left_out_is_told_once_and_a_second_run_goes_on(folder):
     for name in told:
         reasons = [line for line in (folder / f"{name}-2-0.err").read_text().splitlines() if "left out:" in line]
         assert len(reasons) == 1 and "row 1" in reasons[0]
+
+
+def test_a_video_that_one_rank_cannot_read_ends_all_of_them(folder):
+    assert (folder / "broken.codes").read_text() == "[2, 2]"
+    lines = [(folder / f"broken-2-{rank}.err").read_text().splitlines() for rank in range(2)]
+    errors = [[line for line in own if line.startswith("tempclr")] for own in lines]
+    assert [len(own) for own in errors] == [1, 1] and not any("Traceback" in line for own in lines for line in own)
+    assert "rank 1: " in errors[1][0] and "v4.mp4" in errors[1][0]
+    assert "rank 0: stops because another rank has stopped" in errors[0][0]
+    assert not (folder / "broken" / "broken.jsonl").exists()
 
 
 @pytest.mark.slow

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,9 +10,15 @@ import pytest
 
 from tempclr.cli import main
 
+sys.path.insert(0, str(Path(__file__).parent))
+import forked_runs
+
 spec = importlib.util.spec_from_file_location("security_world", Path(__file__).with_name("test_security.py"))
 security = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(security)
+spec = importlib.util.spec_from_file_location("corpora_world", Path(__file__).with_name("corpora_world.py"))
+corpora = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(corpora)
 
 SMALL = ["--hidden_size", "16", "--num_text_layers", "1", "--num_video_layers", "1", "--num_attention_heads", "2"]
 STEPS = ["--max_steps", "2", "--per_device_train_batch_size", "2", "--use_cpu", "--save_steps", "1"]
@@ -33,6 +37,7 @@ def ready(tmp_path_factory):
     """Videos with rows, their features, and a model of them."""
     folder = tmp_path_factory.mktemp("full disk")
     security.make_videos(folder)
+    corpora.write_features(folder / "official features", corpora.youcook2(folder / "official").seconds)
     assert main(command("extract", folder, folder / "features")) == 0
     assert main(command("pretrain", folder, folder / "model")) == 0
     return folder
@@ -60,21 +65,30 @@ def command(name, folder, output):
             "--output",
             output / "r.json",
         ],
+        "prepare": [
+            "youcook2",
+            "--annotations",
+            folder / "official",
+            "--features",
+            folder / "official features",
+            "--output",
+            output,
+        ],
     }[name]
     return [name, *map(str, words)]
 
 
-@pytest.mark.parametrize(("name", "room"), [("extract", 100), ("pretrain", 20_000), ("evaluate", 100)])
+@pytest.mark.parametrize(
+    ("name", "room"), [("extract", 100), ("pretrain", 20_000), ("evaluate", 100), ("prepare", 100)]
+)
 def test_a_full_disk_is_one_line_and_the_next_run_works(name, room, ready, tmp_path):
     words = command(name, ready, tmp_path / "out")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    full = [sys.executable, "-c", FULL, str(room), *words]
-    done = subprocess.run(full, capture_output=True, text=True, env=environment)
+    done = forked_runs.run(FULL, room, *words)
     assert done.returncode == 2, done.stderr
     told = [line for line in done.stderr.splitlines() if f"tempclr {name}: error: " in line]
     assert len(told) == 1 and "Traceback" not in done.stderr, done.stderr
     left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    final = {".npy", ".safetensors", ".jsonl"} if name != "pretrain" else {".safetensors"}
+    final = {".npy", ".safetensors", ".jsonl", ".arrow"} if name != "pretrain" else {".safetensors"}
     assert not [path for path in left if path.suffix in final or path.name == "r.json"], left
     assert main(words) == 0
 
@@ -84,8 +98,6 @@ def test_publishing_without_room_leaves_the_model_alone(ready, tmp_path):
     code = FULL.replace("from tempclr.cli import main", "from tempclr_hub.staging import stage_model").replace(
         "sys.exit(main(sys.argv[2:]))", "stage_model(*sys.argv[2:])"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    words = [sys.executable, "-c", code, "5000", str(ready / "model"), str(tmp_path / "staged")]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    done = forked_runs.run(code, 5000, ready / "model", tmp_path / "staged")
     assert done.returncode == 1 and "OSError" in done.stderr.splitlines()[-1]
     assert before == {path.name: path.read_bytes() for path in (ready / "model").iterdir() if path.is_file()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,16 +9,23 @@ import torch
 
 from tempclr.evaluation import shards
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
+import forked_runs
+
 DRIVER = Path(__file__).with_name("retrieval_ranks_driver.py")
 
 
+RANKS = """
+import runpy, sys
+sys.path.insert(0, sys.argv[3])
+from forked import fork_ranks
+driver, sys.argv[0] = sys.argv[4], sys.argv[4]
+fork_ranks(lambda: runpy.run_path(driver, run_name="__main__"), int(sys.argv[2]))
+"""
+
+
 def run(folder, num_ranks):
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_ranks}"] if num_ranks > 1 else []
-    paths = [str(ROOT / name) for name in (".", "kernels", "hub")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, str(DRIVER), str(folder), str(num_ranks)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = forked_runs.run(RANKS, folder, num_ranks, DRIVER.with_name("distributed_drivers"), DRIVER)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(folder / f"ranks-{num_ranks}-{rank}.pt") for rank in range(num_ranks)]
 

@@ -23,6 +23,7 @@ from tempclr.data.rows import load_feature_file, read_paragraph
 from tempclr.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parent))
+import forked_runs
 import training_world as world
 
 ROOT = Path(__file__).parents[2]
@@ -224,7 +225,18 @@ print(json.dumps(found))
 """
 
 
-def test_no_command_reaches_for_the_network_unasked(tmp_path):
+# What says of a test that it is offline, taken back in a process that was imported before.
+ONLINE = """
+import os
+import huggingface_hub.constants
+for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.pop(name, None)
+huggingface_hub.constants.HF_HUB_OFFLINE = False
+"""
+
+
+@pytest.mark.parametrize("with_imports", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_no_command_reaches_for_the_network_unasked(with_imports, tmp_path):
     """Nor does an import: the environment says nothing of being offline, and every attempt is noted and refused."""
     make_videos(tmp_path)
     features, model = tmp_path / "features", tmp_path / "model"
@@ -240,9 +252,13 @@ def test_no_command_reaches_for_the_network_unasked(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in offline}
     environment |= {"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": os.pathsep.join(sys.path)}
     words = json.dumps([[str(word) for word in command] for command in commands])
-    done = subprocess.run(
-        [sys.executable, "-c", OFFLINE, words], capture_output=True, text=True, env=environment, cwd=tmp_path
-    )
+    if with_imports:
+        fresh = [sys.executable, "-c", OFFLINE, words]
+        done = subprocess.run(fresh, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    else:
+        done = forked_runs.run(
+            ONLINE + OFFLINE, words, environment={"HF_HOME": environment["HF_HOME"]}, folder=tmp_path
+        )
     assert done.returncode == 0, done.stderr
     *commands_tried, watched = json.loads(done.stdout.splitlines()[-1])
     assert commands_tried == [[0, []]] * 4, done.stderr

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tempclr.recipes.running import find_checkpoint
 from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
 
 sys.path.insert(0, str(Path(__file__).parent))
+import forked_runs
 import training_world as world
 
 TINY = {"hidden_size": 16, "num_text_layers": 1, "num_video_layers": 1, "num_attention_heads": 2, "vocab_size": 80}
@@ -142,8 +142,7 @@ test_whole_checkpoints.train(sys.argv[1])
 
 def test_a_process_killed_while_it_writes_goes_on_to_the_same_weights(trained, tmp_path):
     code = KILLED.format(tests=str(Path(__file__).parent), threads=torch.get_num_threads())
-    command = [sys.executable, "-c", code, str(tmp_path / "run"), "optimizer.pt"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = forked_runs.run(code, tmp_path / "run", "optimizer.pt")
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (tmp_path / "run" / "checkpoint-4").is_dir() and last(tmp_path / "run") == "checkpoint-2"
     train(tmp_path / "run", resume_from_checkpoint="last")

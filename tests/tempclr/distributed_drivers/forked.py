@@ -12,7 +12,7 @@ import traceback
 def fork_ranks(work, num_ranks, *arguments, must_end_well=True):
     """Run ``work(*arguments)`` on so many ranks, with the environment that torchrun makes; gives their exit codes.
 
-    Where they need not end well, ranks that are left when rank 0 has ended are killed.
+    Where they need not end well, ranks that are left when rank 0 has ended are killed; None waits for all of them.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -41,7 +41,7 @@ def fork_ranks(work, num_ranks, *arguments, must_end_well=True):
     codes = []
     for child in children:
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        if not must_end_well and child != children[-1]:
+        if must_end_well is False and child != children[-1]:
             for other in children[len(codes) :]:
                 os.kill(other, signal.SIGKILL)
     if must_end_well and any(codes):

@@ -61,6 +61,12 @@ def extract(folder, num_ranks):
     told(folder / f"again-{num_ranks}", words)
 
 
+def extract_broken(folder):
+    """The second of two videos, rank 1's, cannot be read, and is not to be left out."""
+    words = ["extract", "--videos", str(folder / "broken.jsonl"), "--backbone", str(folder / "vit"), "--device", "cpu"]
+    told(folder / "broken-2", [*words, "--output", str(folder / "broken")])
+
+
 def told(prefix, words):
     """What a command prints and logs goes into files, one a rank."""
     rank = os.environ.get("RANK", "0")
@@ -71,6 +77,8 @@ def told(prefix, words):
         redirect_stderr(err),
     ):
         code = tempclr(words)
+    if code and "broken" in str(prefix):
+        raise SystemExit(code)
     if code:
         raise SystemExit(Path(f"{prefix}-{rank}.err").read_text())
 
@@ -81,6 +89,7 @@ def main():
     for num_ranks in (1, 2):
         fork_ranks(evaluate, num_ranks, folder, num_ranks)
         fork_ranks(extract, num_ranks, folder, num_ranks)
+    (folder / "broken.codes").write_text(repr(fork_ranks(extract_broken, 2, folder, must_end_well=None)))
 
 
 if __name__ == "__main__":
