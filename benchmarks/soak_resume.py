@@ -175,19 +175,28 @@ def run(words: list[str], moment: Moment | None, folder: Path) -> tuple[int, str
 
 def wait_for(process: subprocess.Popen[bytes], output: Path, moment: Moment) -> None:
     """Until the moment has come, or the run its end. A folder that a kill left half-written is written again."""
-    known = {path: path.stat().st_mtime_ns for path in output.glob("checkpoint-*/*")}
+    known = written_files(output)
     seen: list[Path] = []
     while process.poll() is None:
-        for path in output.glob("checkpoint-*/*"):
-            with contextlib.suppress(OSError):  # an old one, just removed
-                if path.parent not in seen and known.get(path) != path.stat().st_mtime_ns:
-                    seen.append(path.parent)
+        for path, modified in written_files(output).items():
+            if path.parent not in seen and known.get(path) != modified:
+                seen.append(path.parent)
         if len(seen) >= moment.num_saves:
             last = seen[moment.num_saves - 1]
             if moment.file is None or (last / moment.file).exists():
                 time.sleep(moment.delay_seconds)
                 return
         time.sleep(0.0005)
+
+
+def written_files(output: Path) -> dict[Path, int]:
+    """When each file of each checkpoint was last written; the run may remove old ones at any moment."""
+    found = {}
+    for folder in output.glob("checkpoint-*"):
+        with contextlib.suppress(OSError):
+            for path in folder.iterdir():
+                found[path] = path.stat().st_mtime_ns
+    return found
 
 
 def newest_number(checkpoint: Path) -> int:
