@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,11 @@ class ParagraphStream(IterableDataset[Any]):
         """Rows of all shards; None for JSON lines, which would have to be counted."""
         counts = [piece.num_rows for piece in self.pieces]
         return None if None in counts else sum(count or 0 for count in counts)
+
+    def digest(self) -> str:
+        """Of the names of the shards and the sizes of their pieces: another digest is another stream."""
+        pieces = [(self.shards[piece.shard].name, piece.start, piece.num_rows) for piece in self.pieces]
+        return hashlib.blake2b(repr(pieces).encode(), digest_size=8).hexdigest()
 
     def __iter__(self) -> Iterator[tuple[Any, int, Position]]:
         """Items, each with the worker that gives it and the position behind it."""
@@ -219,7 +225,7 @@ class StreamLoader:
     def _setting(self) -> dict[str, Any]:
         stream = self.dataset
         return {
-            "num_pieces": len(stream.pieces),
+            "pieces": stream.digest(),
             "shuffle_rows": stream.shuffle_rows,
             "seed": stream.seed,
             "rank": stream.rank,

@@ -49,6 +49,9 @@ def checkpoint_fault(checkpoint: str | PathLike[str], *, with_optimizer: bool = 
         fault = _file_fault(file)
         if fault is not None:
             return f"{file.relative_to(folder)} {fault}"
+    num_written = len(list(folder.glob("rng_state_*.pth")))
+    if with_optimizer and num_written > num_ranks:
+        return f"it is of {num_written} ranks, now there are {num_ranks}"
     missing = _missing(folder, with_optimizer, num_ranks)
     return f"it has no {missing[0]}" if missing else None
 

@@ -139,7 +139,7 @@ def pretrain_on_stream(
         source,
         split=split,
         shuffle_rows=shuffle_rows,
-        seed=training_arguments.data_seed or training_arguments.seed,
+        seed=training_arguments.seed if training_arguments.data_seed is None else training_arguments.data_seed,
         rank=training_arguments.process_index,
         num_ranks=training_arguments.world_size,
         skip_bad_rows=skip_bad_rows,

@@ -156,6 +156,16 @@ def test_another_arrangement_cannot_be_taken_up(change, places):
         other.load_state_dict(state)
 
 
+def test_other_shards_of_the_same_number_cannot_be_taken_up(places, tmp_path):
+    state = loader(places / "parquet", num_workers=0).state_dict()
+    shutil.copytree(places / "parquet", tmp_path / "copy")
+    loader(tmp_path / "copy", num_workers=0).load_state_dict(state)
+    for number, file in enumerate(sorted((tmp_path / "copy").iterdir())):
+        file.rename(tmp_path / "copy" / f"test-{number:05d}-of-00003.parquet")
+    with pytest.raises(InputError, match="cannot go on within the stream: pieces was"):
+        loader(tmp_path / "copy", num_workers=0).load_state_dict(state)
+
+
 def test_more_readers_than_pieces_are_an_error(places):
     stream = ParagraphStream(places / "arrow", num_ranks=9)
     with pytest.raises(InputError, match="3 pieces for 9 readers: write smaller row groups or use fewer workers"):

@@ -147,3 +147,14 @@ def test_a_process_killed_while_it_writes_goes_on_to_the_same_weights(trained, t
     assert (tmp_path / "run" / "checkpoint-4").is_dir() and last(tmp_path / "run") == "checkpoint-2"
     train(tmp_path / "run", resume_from_checkpoint="last")
     assert (tmp_path / "run/model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def test_a_checkpoint_of_more_ranks_is_not_gone_on_from(trained, tmp_path):
+    """Of two ranks that go on from four each would find its own random numbers, and take it for whole."""
+    checkpoint = shutil.copytree(trained / "checkpoint-2", tmp_path / "checkpoint-2")
+    for rank in range(4):
+        shutil.copy(checkpoint / "rng_state.pth", checkpoint / f"rng_state_{rank}.pth")
+    assert checkpoint_fault(checkpoint, num_ranks=4) is None
+    assert checkpoint_fault(checkpoint, num_ranks=2) == "it is of 4 ranks, now there are 2"
+    (checkpoint / "rng_state_3.pth").unlink()
+    assert checkpoint_fault(checkpoint, num_ranks=4) == "it has no rng_state_3.pth"
