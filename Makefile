@@ -53,6 +53,7 @@ define common_tests
 	$(1)/bin/python -m pip install --quiet --no-deps parameterized==0.9.0  # they import it
 	$(1)/bin/python -m pip download --quiet --no-deps --no-binary transformers --dest $(1)/source transformers==$(2)
 	tar -xzf $(1)/source/transformers-$(2).tar.gz -C $(1)/source
+	touch $(1)/source/transformers-$(2)/tests/__init__.py  # they import it, and it is not distributed
 	TRANSFORMERS_SDIST=$(1)/source/transformers-$(2) OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -q -n $(WORKERS) \
 		--expect-common modeling=250 --expect-common processing=30 tests/common
 endef

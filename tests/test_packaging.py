@@ -112,7 +112,13 @@ def test_the_sdist_holds_what_a_developer_needs(built):
     assert expected - found == set()
     for name in ("LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "CITATION.cff", "Makefile", ".ci/audit"):
         assert name in found
-    for name in ("constraints-app.txt", "docs/app.md", "kernels/README.md", "tests/test_packaging.py", "pyproject.toml"):
+    for name in (
+        "constraints-app.txt",
+        "docs/app.md",
+        "kernels/README.md",
+        "tests/test_packaging.py",
+        "pyproject.toml",
+    ):
         assert name in found
     assert any(name.startswith("benchmarks/") for name in found)
 
