@@ -37,7 +37,7 @@ FEW_SHOT_SETS = ("PickupGestureWiimoteZ", "JapaneseVowels")
 
 def recordings(name: str, *, seed: int) -> tuple[Any, Any, dict[str, Any]]:
     """Sequences of training classes and of new ones, and the encoder that benchmarks/few_shot_claims.py settled on."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
+    sys.path.append(str(ROOT / "benchmarks"))  # last: its kernels.py bears the name of a package
     import sensor_recordings
 
     settings = sensor_recordings.SETTINGS[name]

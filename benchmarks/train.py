@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.append(str(Path(__file__).resolve().parent))  # last: this folder's kernels.py bears the name of a package
 import step
 
 TOWERS = ("text tower", "video tower")

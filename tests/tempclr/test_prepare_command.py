@@ -437,11 +437,12 @@ def test_many_reasons_are_cut_on_the_terminal_but_not_in_the_report(tmp_path, ca
 
 def test_the_page_on_data_sets_names_commands_and_files_that_are_there():
     page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    corpora = {**prepare.CORPORA, **prepare.ACTIONS}
     parser = argparse.ArgumentParser(exit_on_error=False)
     prepare.add_arguments(parser)
     lines = [
         line.split()[2:] for line in page.splitlines() if line.startswith("tempclr prepare ") and "error" not in line
     ]
-    assert {parser.parse_args(words).corpus for words in lines} == set(prepare.CORPORA)
-    for file in re.findall(r"[a-z_0-9]+\.(?:json|csv|txt|pkl)\b", " ".join(prepare.CORPORA.values())):
+    assert {parser.parse_args(words).corpus for words in lines} == set(corpora)
+    for file in re.findall(r"\w+\.(?:json|csv|txt|pkl)\b", " ".join(corpora.values())):
         assert file in page, file

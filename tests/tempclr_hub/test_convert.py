@@ -365,6 +365,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     convert_checkpoint(CHECKPOINT, out, **TINY)  # an empty one is fine
+    capsys.readouterr()
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert "this folder is not empty: give a new one" in refused(["tempclr", str(CHECKPOINT), str(out)], capsys, out)
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
