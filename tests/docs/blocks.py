@@ -31,11 +31,16 @@ CLAIM = re.compile(r"^print\(.*\)  # ((?:tensor\(|torch\.|\(|\[|-?\d).*)$", re.M
 SHORTER = {
     "pretrain": "--max_steps 2 --report_to none",
     "pretrain --video_only": "--max_steps 2 --report_to none --hidden_size 32 --num_hidden_layers 1",
+    "pretrain tclr": "--max_steps 2 --report_to none --per_device_train_batch_size 2 --dataloader_num_workers 0"
+    " --variant r3d_10 --width 4 --image_size 16 --short_side 16",
     "finetune": "--max_steps 2 --report_to none",
+    "finetune classification": "--max_steps 2 --report_to none --per_device_train_batch_size 4"
+    " --dataloader_num_workers 0 --short_side 16",
     "finetune few-shot": "--max_steps 2 --report_to none --num_eval_tasks 4",
     "evaluate few-shot": "--num_tasks 20",
     "bench": "--quick --rounds 1",
 }
+SHORTER_STILL = ("--video_only", "tclr", "few-shot", "classification")  # words of commands with a line of their own
 NEW_MODEL = "--hidden_size 32 --num_attention_heads 2 --num_text_layers 1 --num_video_layers 1"
 
 
@@ -120,7 +125,7 @@ def run_tempclr(words: list[str], *, place: str) -> None:
 
 def shorter(words: list[str]) -> list[str]:
     """What is appended to a command, but for options that it gives itself."""
-    kinds = (f"{words[0]} {word}" for word in ("--video_only", "few-shot") if word in words)
+    kinds = (f"{words[0]} {word}" for word in SHORTER_STILL if word in words)
     kind = next(kinds, words[0])
     settings = [SHORTER.get(kind, "")]
     if kind == "pretrain" and not {"--init_from", "--init_from_bert", "--model_config"} & set(words):

@@ -26,12 +26,11 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.glob("*.md"))
 API_PAGES = sorted(path for path in (DOCS / "api").glob("*.md"))
 # Pages with a test of their own below.
-RUN_BELOW = {"own_videos", "publish", "datasets", "few_shot"}
+RUN_BELOW = {"own_videos", "publish", "datasets", "few_shot", "tclr"}
 # What these do takes ranks, a browser or minutes and has tests of its own; here, that such commands and options exist.
 RUN_ELSEWHERE = {
     "app": "tests/tempclr/test_app_page.py",
     "distributed": "tests/tempclr/test_distributed_commands.py",
-    "tclr": "tests/tempclr/test_tclr_training.py",
 }
 CONTINUED = ("finetune", "evaluate")  # they begin with what own_videos leaves
 
@@ -249,6 +248,22 @@ def make_few_shot(folder: Path) -> None:
     network = folder / "microsoft" / "resnet-50"
     ResNetModel(ResNetConfig(**sizes)).save_pretrained(network)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(network)
+
+
+def test_learning_from_pixels_runs(folder: Path):
+    """On motions in the place of UCF101."""
+    from tempclr.data.motion_videos import make_motion_videos
+
+    rows = make_motion_videos(
+        folder / "made", labels=("grow", "spin"), num_videos={"train": 12, "test": 2}, image_size=32
+    )
+    (folder / "ucf101").mkdir()
+    for split in ("train", "test"):
+        own = [row for row in rows if row["split"] == split]
+        (folder / "ucf101" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, own)) + "\n", encoding="utf-8")
+    blocks.run_page(DOCS / "tclr.md")
+    for name in ("nn", "linear", "classifier"):
+        assert json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), name
 
 
 @pytest.mark.parametrize(
