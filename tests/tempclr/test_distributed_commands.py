@@ -21,8 +21,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import forked_runs
 
 ROOT = Path(__file__).resolve().parents[2]
-# A forked driver was once seen to hang here; until that is understood these do not stand between a change and main.
-pytestmark = pytest.mark.slow
 DRIVER = Path(__file__).parent / "distributed_drivers/sharding.py"
 TASKS = ("retrieval", "clip-retrieval", "matching", "localization", "moments")
 

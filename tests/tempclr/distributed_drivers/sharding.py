@@ -41,24 +41,17 @@ def write_world(folder):
                 file.write(json.dumps(row) + "\n")
 
 
-def evaluate(folder, num_ranks):
-    torch.set_num_threads(1)
-    for task in TASKS:
-        rows = folder / ("many.jsonl" if "retrieval" in task else "few.jsonl")
-        words = ["evaluate", task, "--model", str(folder / "model"), "--dataset", str(rows)]
-        words += ["--protocol", "clean", "official", "--measures", "dtw", "cap_avg", "--device", "cpu"]
-        told(folder / f"{task}-{num_ranks}", [*words, "--output", str(folder / f"{task}-{num_ranks}.json")])
+def evaluate(folder, num_ranks, task):
+    rows = folder / ("many.jsonl" if "retrieval" in task else "few.jsonl")
+    words = ["evaluate", task, "--model", str(folder / "model"), "--dataset", str(rows)]
+    words += ["--protocol", "clean", "official", "--measures", "dtw", "cap_avg", "--device", "cpu"]
+    told(folder / f"{task}-{num_ranks}", [*words, "--output", str(folder / f"{task}-{num_ranks}.json")])
 
 
-def extract(folder, num_ranks):
-    torch.set_num_threads(1)
-    output = folder / f"extracted-{num_ranks}"
+def extract(folder, num_ranks, name):
     words = ["extract", "--videos", str(folder / "rows"), "--backbone", str(folder / "vit"), "--device", "cpu"]
-    words += ["--output", str(output), "--skip_bad_rows"]
-    told(folder / f"extract-{num_ranks}", words)
-    if int(os.environ.get("RANK", "0")) == 0:
-        (output / "features" / "v1.npy").unlink()
-    told(folder / f"again-{num_ranks}", words)
+    words += ["--output", str(folder / f"extracted-{num_ranks}"), "--skip_bad_rows"]
+    told(folder / f"{name}-{num_ranks}", words)
 
 
 def extract_broken(folder):
@@ -69,6 +62,7 @@ def extract_broken(folder):
 
 def told(prefix, words):
     """What a command prints and logs goes into files, one a rank."""
+    torch.set_num_threads(1)
     rank = os.environ.get("RANK", "0")
     with (
         open(f"{prefix}-{rank}.out", "w") as out,
@@ -86,9 +80,14 @@ def told(prefix, words):
 def main():
     folder = Path(sys.argv[1])
     write_world(folder)
+    # Ranks of their own for each command, as launchers make them: on the port of the command before, a quick rank would
+    # meet the store of that one, which a slow rank has not closed yet.
     for num_ranks in (1, 2):
-        fork_ranks(evaluate, num_ranks, folder, num_ranks)
-        fork_ranks(extract, num_ranks, folder, num_ranks)
+        for task in TASKS:
+            fork_ranks(evaluate, num_ranks, folder, num_ranks, task)
+        fork_ranks(extract, num_ranks, folder, num_ranks, "extract")
+        (folder / f"extracted-{num_ranks}" / "features" / "v1.npy").unlink()
+        fork_ranks(extract, num_ranks, folder, num_ranks, "again")
     (folder / "broken.codes").write_text(repr(fork_ranks(extract_broken, 2, folder, must_end_well=None)))
 
 
