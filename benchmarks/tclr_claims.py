@@ -5,7 +5,7 @@ python benchmarks/tclr_claims.py --part validation    # what the settings were c
 python benchmarks/tclr_claims.py --pages              # only renews docs/tclr.md and its pictures
 
 Every variant sees the same videos, clips and augmentations in the same order from the same initial weights; only the
-losses differ. All settings were chosen on training videos and on validation videos held out of them.
+losses differ. All settings were chosen on other videos, by seed 0.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import torch
 from tclr_page import draw, mean_and_half, page
 from transformers import TrainerCallback
 
+from tempclr.data.motion_videos import MOTIONS
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "tclr_claims.json"
 PAGE = ROOT / "docs" / "tclr.md"
@@ -37,18 +39,20 @@ VARIANTS: dict[str, list[str] | None] = {
     "supervised": None,
 }
 PRETRAINED = [name for name, losses in VARIANTS.items() if losses]
-LABELS = ("grow", "shrink", "pulse", "spin", "swing", "orbit")
-NUM_VIDEOS = {"train": 32, "test": 25}  # of each motion
-DATA_SEED = 1
-VIDEO_SIZE, CLIP_SIZE = 48, 24
-VALIDATION_FRACTION = 0.34
+LABELS = tuple(MOTIONS)
+# Of each motion. The settings were chosen by videos of a seed of their own.
+NUM_VIDEOS = {"validation": {"train": 10, "test": 8}, "test": {"train": 14, "test": 20}}
+DATA_SEEDS = {"validation": 5, "test": 2}
+VIDEO_SIZE, CLIP_SIZE, NUM_LOOKS = 32, 16, 1
 NETWORK = {"variant": "r3d_10", "width": 8}
 TRAINING: dict[str, Any] = {
-    **{"num_train_epochs": 30, "per_device_train_batch_size": 16, "learning_rate": 1e-3},
+    **{"num_train_epochs": 40, "per_device_train_batch_size": 16, "learning_rate": 3e-3},
     # The published schedule is made for hundreds of epochs.
     **{"plateau": False, "lr_scheduler_type": "cosine", "warmup_steps": 12},
 }
-SUPERVISED: dict[str, Any] = {"num_train_epochs": 80, "per_device_train_batch_size": 16, "warmup_epochs": 2}
+SUPERVISED: dict[str, Any] = {
+    **{"num_train_epochs": 40, "per_device_train_batch_size": 16, "learning_rate": 3e-3, "warmup_epochs": 2}
+}
 NUM_TEST_CLIPS = 10
 
 
@@ -70,21 +74,15 @@ def in_memory(kind: type, frames: dict[Path, torch.Tensor]) -> type:
 
 
 def data(part: str) -> tuple[list[Any], list[Any]]:
-    """(training videos, videos to measure): with ``"validation"`` the latter are held out of the training videos."""
+    """(training videos, videos to measure)."""
     from tempclr.data.action_videos import read_action_videos
     from tempclr.data.motion_videos import make_motion_videos
-    from tempclr.recipes.tclr_classification import hold_out_videos
 
-    splits = NUM_VIDEOS if part == "test" else {"train": NUM_VIDEOS["train"]}
     folder = WORK / f"videos_{part}"
-    make_motion_videos(
-        folder, num_videos=splits, labels=LABELS, image_size=VIDEO_SIZE, seed=DATA_SEED, show_progress_bar=False
-    )
-    rows = folder / "rows.jsonl"
-    train = read_action_videos(rows, split="train")
-    if part == "validation":
-        return hold_out_videos(train, VALIDATION_FRACTION, seed=0)
-    return train, read_action_videos(rows, split="test")
+    looks = {"image_size": VIDEO_SIZE, "num_looks": NUM_LOOKS, "seed": DATA_SEEDS[part]}
+    make_motion_videos(folder, num_videos=NUM_VIDEOS[part], labels=LABELS, show_progress_bar=False, **looks)
+    train, measured = (read_action_videos(folder / "rows.jsonl", split=split) for split in ("train", "test"))
+    return train, measured
 
 
 class Clock(TrainerCallback):
@@ -133,7 +131,7 @@ def trained(name: str, seed: int, train: list[Any], frames: dict[Path, torch.Ten
             short_side=None,
             validation_fraction=0.0,  # type: ignore[arg-type]
         )
-        arguments = arguments_of(ClassificationTrainingArguments, folder, seed, {"learning_rate": 1e-3, **SUPERVISED})
+        arguments = arguments_of(ClassificationTrainingArguments, folder, seed, SUPERVISED)
         trainer: Any = finetune_classification(
             train, training_arguments=arguments, arguments=supervised, callbacks=[clock]
         )

@@ -135,8 +135,8 @@ def global_local_loss(timesteps: Tensor, local_clips: Tensor, *, temperature: fl
 
 def tclr_loss(
     global_embeds: Tensor,
-    timestep_embeds: Tensor,
-    local_embeds: Tensor,
+    timestep_embeds: Tensor | None,
+    local_embeds: Tensor | None,
     *,
     weights: str | Mapping[str, float] = "paper",
     temperatures: Sequence[float] = (0.1, 0.1, 0.1),
@@ -150,7 +150,8 @@ def tclr_loss(
     Args:
         global_embeds: (B, 2, d), two views of each video's global clip, of unit length.
         timestep_embeds: (B, 2, P, d), of the slices of their feature maps.
-        local_embeds: (B, 2, P, d), two views of the local clips.
+        local_embeds: (B, 2, P, d), two views of the local clips; this and the one before may be None where global clips
+            alone count.
         weights: see :func:`loss_weights`.
         temperatures: of the instance, local-local and global-local loss.
         losses: which of "instance", "local_local" and "global_local" count; the first has both instance parts.
@@ -170,8 +171,10 @@ def tclr_loss(
     >>> parts["instance_loss"], bool(parts["loss"] == 8 * parts["global_local_loss"])
     (None, True)
     """
-    _check_step(global_embeds, timestep_embeds, local_embeds)
     chosen = _chosen(losses)
+    if timestep_embeds is None or local_embeds is None:
+        timestep_embeds = local_embeds = _no_moments(global_embeds, chosen)
+    _check_step(global_embeds, timestep_embeds, local_embeds)
     if gather is not None:
         together = torch.cat([_full(part).flatten(1) for part in (global_embeds, timestep_embeds, local_embeds)], dim=1)
         sizes = [part[0].numel() for part in (global_embeds, timestep_embeds, local_embeds)]
@@ -179,7 +182,9 @@ def tclr_loss(
         shapes = (global_embeds.shape[1:], timestep_embeds.shape[1:], local_embeds.shape[1:])
         parts = [rows.unflatten(1, shape) for rows, shape in zip(of_all, shapes, strict=True)]
         global_embeds, timestep_embeds, local_embeds = parts
-    weight = loss_weights(weights, num_timesteps=local_embeds.shape[2], num_videos=len(global_embeds))
+    weight = loss_weights(weights, num_timesteps=local_embeds.shape[2] or 1, num_videos=len(global_embeds))
+    if weight.local_instance and "instance" in chosen and not local_embeds.shape[2]:
+        raise ValueError(f"weights {weights!r} count local clips, but there are no local_embeds")
     of_instances, of_locals, of_scales = temperatures
     values: dict[str, Tensor | None] = dict.fromkeys(LossWeights._fields)
     if "instance" in chosen and weight.instance:
@@ -242,6 +247,13 @@ def _chosen(losses: Sequence[str]) -> set[str]:
     if unknown or not losses or isinstance(losses, str):
         raise ValueError(f"losses must be some of {', '.join(LOSSES)}, got {losses!r}")
     return set(losses)
+
+
+def _no_moments(global_embeds: Tensor, chosen: set[str]) -> Tensor:
+    """Embeddings of no local clips, (B, 2, 0, d)."""
+    if chosen != {"instance"}:
+        raise ValueError(f"{', '.join(sorted(chosen - {'instance'}))} needs timestep_embeds and local_embeds, got None")
+    return global_embeds[:, :, None][:, :, :0]
 
 
 def _check_alike(a: Tensor, b: Tensor, *, num_dimensions: int) -> None:

@@ -145,6 +145,8 @@ def render_motion_video(
     split: str = "train",
     image_size: int = 64,
     num_frames: int = 75,
+    look: np.random.Generator | None = None,
+    clutter: bool = True,
 ) -> np.ndarray:
     """Frames of one video: a thing that moves as ``label`` says, on a background under which the camera drifts.
 
@@ -154,6 +156,9 @@ def render_motion_video(
         split: ``"train"`` or ``"test"``: no outline of a thing is in both.
         image_size: side of the picture in pixels, even.
         num_frames: how many.
+        look: source of the thing's and the background's appearance alone, ``rng`` without it: equal ones make videos
+            that look alike and move differently.
+        clutter: whether the camera drifts and other things stand around.
 
     Returns:
         uint8 RGB ``(num_frames, image_size, image_size, 3)``.
@@ -162,16 +167,17 @@ def render_motion_video(
     (10, 64, 64, 3)
     """
     path = motion_path(label, num_frames, rng)
-    drift = rng.uniform(-0.15, 0.15, size=2)
-    frames = _background_frames(rng, image_size, num_frames, drift)
-    for _ in range(int(rng.integers(1, 3))):  # things that stand still
+    look = rng if look is None else look
+    drift = rng.uniform(-0.15, 0.15, size=2) * clutter
+    frames = _background_frames(look, image_size, num_frames, drift)
+    for _ in range(int(rng.integers(1, 3)) if clutter else 0):  # things that stand still
         place = rng.uniform(0.1, 0.9, size=2)[:, None] + drift[:, None] * np.linspace(0, 1, num_frames)
         still = MotionPath(place[0], place[1], np.ones(num_frames), np.full(num_frames, rng.uniform(0, 2 * math.pi)))
         frames = _overlay(frames, _sprite(rng, split, image_size), still, size=rng.uniform(0.12, 0.25))
     centre = rng.uniform(0.4, 0.6, size=2)
     turned = path.angle + rng.uniform(0, 2 * math.pi)
     moving = MotionPath(path.x + centre[0], path.y + centre[1], path.scale, turned)
-    frames = _overlay(frames, _sprite(rng, split, image_size), moving, size=rng.uniform(0.22, 0.34))
+    frames = _overlay(frames, _sprite(look, split, image_size), moving, size=rng.uniform(0.22, 0.34))
     grain = torch.from_numpy(rng.normal(0, 2, size=(1, 1, image_size, image_size)).astype(np.float32))
     frames = (frames + grain).round().clamp(0, 255).to(torch.uint8)
     return frames.permute(0, 2, 3, 1).contiguous().numpy()
@@ -254,6 +260,8 @@ def make_motion_videos(
     image_size: int = 64,
     frames_per_second: float = 25.0,
     seconds: tuple[float, float] = (2.64, 3.2),
+    num_looks: int | None = None,
+    clutter: bool = True,
     seed: int = 0,
     num_workers: int = 1,
     show_progress_bar: bool = True,
@@ -268,6 +276,9 @@ def make_motion_videos(
         image_size: side of the picture in pixels, even.
         frames_per_second: constant.
         seconds: shortest and longest video. TCLR's span of 64 frames wants more than 2.56 at 25 frames a second.
+        num_looks: so many appearances of thing and background, each as often in every class, and the same ones in both
+            splits; None: each video has its own, and no outline of a thing is in both splits.
+        clutter: whether the camera drifts and other things stand around.
         seed: of everything random.
         num_workers: threads.
         show_progress_bar: one tick a video.
@@ -277,14 +288,18 @@ def make_motion_videos(
 
     Raises:
         InputError: the folder holds videos made with other arguments.
-        ValueError: an unknown class or split, an odd size, or no videos.
+        ValueError: an unknown class or split, an odd size, no videos, or no looks.
 
     >>> make_motion_videos("motions", num_videos={"train": 2, "test": 1})  # doctest: +SKIP
     """
     _check(num_videos, labels, image_size, seconds)
+    if num_looks is not None and num_looks < 1:
+        raise ValueError(f"num_looks must be at least 1, got {num_looks}")
     folder = Path(output_dir)
     settings: dict[str, Any] = {"format": _FORMAT, "image_size": image_size, "seconds": list(seconds), "seed": seed}
     settings["frames_per_second"] = frames_per_second
+    settings |= {} if num_looks is None else {"num_looks": num_looks}
+    settings |= {} if clutter else {"clutter": False}
     _claim(folder, settings)
     jobs = list(_jobs(folder, num_videos, labels, seed))
 
@@ -293,7 +308,11 @@ def make_motion_videos(
             return
         rng = np.random.default_rng(job.entropy)
         num_frames = round(rng.uniform(*seconds) * frames_per_second)
-        frames = render_motion_video(job.label, rng=rng, split=job.split, image_size=image_size, num_frames=num_frames)
+        # A word in the seed keeps a look's numbers apart from those of a video.
+        look = None if num_looks is None else np.random.default_rng((seed, job.number % num_looks, *b"look"))
+        split = job.split if num_looks is None else "train"  # whose outlines are taken
+        options: dict[str, Any] = {"image_size": image_size, "num_frames": num_frames, "clutter": clutter}
+        frames = render_motion_video(job.label, rng=rng, split=split, look=look, **options)
         write_video(job.file, frames, frames_per_second=frames_per_second, options={"preset": "superfast", "crf": "20"})
 
     _work(make, jobs, num_workers, show_progress_bar)
@@ -309,6 +328,7 @@ class _Job:
     file: Path
     label: str
     split: str
+    number: int
     entropy: tuple[int, ...]
 
 
@@ -319,7 +339,7 @@ def _jobs(folder: Path, num_videos: Mapping[str, int], labels: Sequence[str], se
             for label in labels:
                 name = f"{label}_{number:04d}"
                 entropy = (seed, list(_SHAPES).index(split), number, *label.encode())
-                yield _Job(folder / split / f"{split}_{name}.mp4", label, split, entropy)
+                yield _Job(folder / split / f"{split}_{name}.mp4", label, split, number, entropy)
 
 
 def _check(num_videos: Mapping[str, int], labels: Sequence[str], image_size: int, seconds: tuple[float, float]) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from tempclr.data.episodes import EpisodeDataset, FrameDataset, collate_episodes, collate_frames
 from tempclr.data.few_shot_frames import SAMPLINGS
-from tempclr.data.files import atomic_path, check_output_folder
+from tempclr.data.files import check_output_folder
 from tempclr.data.rows import check_recipe
 from tempclr.data.sequences import SequenceSet
 from tempclr.errors import InputError
@@ -25,6 +23,7 @@ from tempclr.losses import LOSS_MEASURES
 from tempclr.models.few_shot import FewShotConfig, FewShotForEpisodes, FewShotModel
 from tempclr.models.few_shot.configuration_few_shot import HEADS
 from tempclr.recipes.running import find_checkpoint, run_training
+from tempclr.recipes.short_card import write_short_card
 from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
 
 __all__ = [
@@ -125,6 +124,10 @@ class EpisodeArguments:
         return {name: value for name, value in given.items() if value is not None}
 
 
+SUBJECT = """[TempCLR](https://arxiv.org/abs/2212.13738) on video alone: it embeds sequences of frame features, to be
+matched by OTAM, DTW or TRX."""
+
+
 class FewShotTrainer(TempCLRTrainer):
     """A ``TempCLRTrainer`` for models that return their loss themselves; it writes the few-shot model card."""
 
@@ -141,50 +144,8 @@ class FewShotTrainer(TempCLRTrainer):
 
     def create_model_card(self, *positional: Any, **keywords: Any) -> None:
         """Write ``README.md`` in the output folder: what was trained, its settings, and the last numbers of the log."""
-        if not self.is_world_process_zero():
-            return
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        numbers: dict[str, Any] = {}
-        for entry in self.state.log_history:
-            numbers |= {name: value for name, value in entry.items() if isinstance(value, int | float)}
-        settings = {name: value for name, value in model.config.to_diff_dict().items() if name != "feature_recipe"}
-        text = CARD.format(
-            kind=type(model).__name__,
-            name=Path(self.args.output_dir).resolve().name,
-            settings=json.dumps(settings, indent=2),
-            numbers="\n".join(f"- {name}: {value:.6g}" for name, value in sorted(numbers.items())),
-        )
-        with atomic_path(Path(self.args.output_dir, "README.md")) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-
-CARD = """---
-library_name: tempclr
-license: apache-2.0
-tags: [tempclr, few-shot, video-classification]
----
-
-# {name}
-
-A `{kind}` of [TempCLR](https://arxiv.org/abs/2212.13738) on video alone: it embeds sequences of frame features, to be
-matched by OTAM, DTW or TRX.
-
-```python
-from tempclr.models.few_shot import {kind}
-
-model = {kind}.from_pretrained("{name}")
-```
-
-Configuration:
-
-```json
-{settings}
-```
-
-Last numbers of the training log:
-
-{numbers}
-"""
+        module = "tempclr.models.few_shot"
+        write_short_card(self, subject=SUBJECT, tag="few-shot", module=module, without=("feature_recipe",))
 
 
 def pretrain_video_only(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +13,12 @@ from transformers import set_seed
 from tempclr.data.action_videos import ActionVideo, TCLRDataset, tclr_collate
 from tempclr.data.augmentations import AUGMENTATIONS, PRETRAINING, AugmentationRecipe
 from tempclr.data.clip_sampling import SHORT_VIDEOS, ClipSampler
-from tempclr.data.files import atomic_path, check_output_folder
+from tempclr.data.files import check_output_folder
 from tempclr.errors import InputError
 from tempclr.models.tclr import TCLRConfig, TCLRModel
 from tempclr.models.video_resnet import VideoResNetConfig
 from tempclr.recipes.running import find_checkpoint, run_training
+from tempclr.recipes.short_card import write_short_card
 from tempclr.recipes.tclr_folders import read_clip_model
 from tempclr.recipes.tclr_schedule import PlateauTrainer, PlateauTrainingArguments
 from tempclr.tclr_losses import LOSSES
@@ -163,49 +162,8 @@ class TCLRTrainer(PlateauTrainer):
 
     def create_model_card(self, *positional: Any, **keywords: Any) -> None:
         """Write ``README.md`` in the output folder: what was trained, its settings, and the last numbers of the log."""
-        if not self.is_world_process_zero():
-            return
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        numbers: dict[str, Any] = {}
-        for entry in self.state.log_history:
-            numbers |= {name: value for name, value in entry.items() if isinstance(value, int | float)}
-        text = CARD.format(
-            kind=type(model).__name__,
-            subject=self.subject,
-            name=Path(self.args.output_dir).resolve().name,
-            settings=json.dumps(model.config.to_diff_dict(), indent=2),
-            numbers="\n".join(f"- {name}: {value:.6g}" for name, value in sorted(numbers.items())),
-        )
-        with atomic_path(Path(self.args.output_dir, "README.md")) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-
-CARD = """---
-library_name: tempclr
-license: apache-2.0
-tags: [tempclr, tclr, video-classification]
----
-
-# {name}
-
-A `{kind}` of [TCLR](https://arxiv.org/abs/2101.07974): {subject}.
-
-```python
-from tempclr import {kind}
-
-model = {kind}.from_pretrained("{name}")
-```
-
-Configuration:
-
-```json
-{settings}
-```
-
-Last numbers of the training log:
-
-{numbers}
-"""
+        subject = f"[TCLR](https://arxiv.org/abs/2101.07974): {self.subject}."
+        write_short_card(self, subject=subject, tag="tclr", module="tempclr")
 
 
 def pretrain_tclr(

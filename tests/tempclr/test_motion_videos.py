@@ -85,6 +85,27 @@ def test_frame_statistics_do_not_tell_the_class():
     assert (np.abs(one.mean(0) - other.mean(0)) < 4 * error).all()
 
 
+def test_looks_are_shared_by_classes_and_splits(tmp_path):
+    """A still background: the middle frame's corner tells the look, which goes by the video's number alone."""
+    looks = {"num_looks": 2, "clutter": False, **SMALL, "image_size": 64}
+    rows = make_motion_videos(tmp_path, num_videos={"train": 3, "test": 2}, labels=["grow", "pulse"], **looks)
+    corners = {row["video_id"]: read_frames(row["video"])[0][5, :10, :10].astype(int) for row in rows}
+
+    def alike(one, other):
+        return np.abs(corners[one] - corners[other]).mean() < 6  # what the codec leaves of the grain, 2 of 255
+
+    assert alike("train_grow_0000", "train_pulse_0000") and alike("train_grow_0000", "test_grow_0000")
+    assert alike("train_grow_0000", "train_grow_0002") and not alike("train_grow_0000", "train_grow_0001")
+    with pytest.raises(InputError, match="were made with"):
+        make_motion_videos(tmp_path, num_videos={"train": 1}, labels=["grow"], **{**looks, "num_looks": 3})
+
+
+def test_without_clutter_nothing_but_the_thing_changes():
+    frames = render_motion_video("pulse", rng=np.random.default_rng(5), num_frames=20, clutter=False).astype(int)
+    still = np.abs(frames - frames[:1]).sum(-1).max(0) == 0
+    assert still[:6].all() and still[-6:].all() and not still.all()
+
+
 def test_files_and_rows(tmp_path):
     rows = make_motion_videos(tmp_path, num_videos={"train": 2, "test": 1}, labels=["rise", "spin"], **SMALL)
     assert [(row["split"], row["label"]) for row in rows].count(("train", "rise")) == 2 and len(rows) == 6

@@ -182,6 +182,17 @@ def test_settings_that_cannot_be_are_refused(change, message):
         tclr_loss(*random_embeddings(), **change)
 
 
+def test_global_clips_alone_need_no_local_ones():
+    global_embeds, _, _ = embeds = random_embeddings()
+    alone = tclr_loss(global_embeds, None, None, losses=["instance"], gather=lambda rows: rows)
+    assert alone["loss"] == tclr_loss(*embeds, losses=["instance"])["loss"] and alone["local_local_loss"] is None
+    with pytest.raises(ValueError, match="local_local needs timestep_embeds and local_embeds"):
+        tclr_loss(global_embeds, None, None, losses=["instance", "local_local"])
+    for weights in ("official", {"instance": 1, "local_instance": 1}):
+        with pytest.raises(ValueError, match="there are no local_embeds"):
+            tclr_loss(global_embeds, None, None, losses=["instance"], weights=weights)
+
+
 def test_shapes_that_do_not_belong_together_are_refused():
     global_embeds, timesteps, local = random_embeddings()
     for wrong in ((global_embeds[:, :1], timesteps, local), (global_embeds, timesteps[:, :, :3], local)):

@@ -60,6 +60,18 @@ def test_one_pass_for_all_clips():
     assert together.backbone.stem[1].num_batches_tracked == 3
 
 
+def test_global_clips_alone_are_trained_without_local_ones():
+    """Note [Statistics of each kind of clip]: what one kind of clip gives does not hang on the others."""
+    alone, all_clips = make(losses=["instance"]).train(), make(losses=["instance"]).train()
+    all_clips.config.losses = ["instance", "local_local"]
+    short, whole = alone(*views()), all_clips(*views())
+    assert alone.backbone.stem[1].num_batches_tracked == 2 and short.local_embeds is None
+    torch.testing.assert_close(short.instance_loss, whole.instance_loss)
+    assert short.loss == short.instance_loss
+    assert make(losses=["instance"], loss_weights="official").train()(*views()).local_instance_loss is not None
+    assert alone.eval()(*views()).local_embeds is not None
+
+
 def test_in_evaluation_statistics_make_no_difference():
     separate, together = make().eval(), make(separate_batch_statistics=False).eval()
     one, other = (model(*views()) for model in (separate, together))

@@ -97,6 +97,16 @@ class TCLRConfig(PreTrainedConfig):
         """The settings of ``tempclr.tclr_losses.tclr_loss``, but for ``gather``."""
         return {"weights": self.loss_weights, "temperatures": self.temperatures, "losses": self.losses}
 
+    def needs_local_clips(self) -> bool:
+        """Whether a part of the loss looks at local clips.
+
+        >>> TCLRConfig(losses=["instance"]).needs_local_clips()
+        False
+        """
+        weights = self.loss_weights
+        counted = weights == "official" or (isinstance(weights, Mapping) and weights.get("local_instance", 0.0) > 0)
+        return counted or set(self.losses) != {"instance"}
+
 
 def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
