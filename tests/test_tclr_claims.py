@@ -29,7 +29,7 @@ def small(claims, tmp_path, monkeypatch):
     for name, value in {
         "WORK": tmp_path / "work",
         "LABELS": ("grow", "shrink", "pulse", "spin", "swing", "orbit"),
-        "NUM_VIDEOS": dict.fromkeys(("validation", "test"), {"train": 4, "test": 1}),
+        "NUM_VIDEOS": {part: {"train": 4, "test": 1} for part in ("validation", "test")},
         "NETWORK": {"variant": "r3d_10", "width": 2},
         "CLIP_SIZE": 16,
         "NUM_TEST_CLIPS": 2,
@@ -89,8 +89,8 @@ def test_the_page_says_which_way_it_fell(claims, tmp_path, monkeypatch):
     runs = {f"instance/{seed}": run(0.3 + 0.01 * seed, 0.5, slices=slices) for seed in range(3)}
     runs |= {f"TCLR/{seed}": run(0.5 + 0.01 * seed, 0.5 - 0.1 * (seed == 1), slices=slices) for seed in range(3)}
     results = {"settings": claims.settings(), "runs": runs}
-    text = tclr_page.page("by hand\n" + tclr_page.MARK + "\nold", results)
-    assert text.startswith("by hand\n") and "old" not in text
+    text = tclr_page.page("by hand\n" + tclr_page.MARK + "\nof before", results)
+    assert text.startswith("by hand\n") and "of before" not in text
     assert "TCLR: linear evaluation 20.0 points better, beyond its interval" in text
     assert "TCLR: R@1 3.3 points worse, within its interval" in text
     assert "| 31.0 ± 2.5" in text and "69.9" in text
