@@ -12,7 +12,7 @@ COMPAT_TESTS = $(addprefix tests/tempclr_kernels/test_triton_, interpreter.py pa
 	$(addprefix tests/tempclr_hub/test_, loopback.py publish.py push_model.py push_prepared.py push_trainer.py \
 	trainer_push.py)
 
-.PHONY: demo app test test-all app-test compat lint coverage docs soak audit clean
+.PHONY: demo app test test-all app-test compat lint coverage docs claims soak audit clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +76,10 @@ coverage: $(INSTALLED)
 docs: $(INSTALLED)  ## docs/api again, from docstrings and --help; README's tables, from benchmarks/results
 	$(BIN)/python docs/generate_api.py
 	$(BIN)/python benchmarks/readme.py
+
+claims: $(INSTALLED)  ## the papers' claims on generated videos, an hour each: docs/claims.md, docs/tclr.md; goes on where it stopped
+	$(BIN)/python benchmarks/claims.py
+	$(BIN)/python benchmarks/tclr_claims.py
 
 soak: $(INSTALLED)  ## kills, damaged videos, a million rows, 10,000 steps: minutes; what was tried is in runs/soak
 	$(BIN)/python benchmarks/soak_videos.py

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from tclr_page import draw, mean_and_half, page
 from transformers import TrainerCallback
 
+from tempclr.benchmark.timing import machine
 from tempclr.data.motion_videos import MOTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -188,8 +190,8 @@ def run(part: str, name: str, seed: int, train: list[Any], measured: list[Any], 
     sides = [features_of(model, videos, frames) for videos in (train, measured)]
     labels = [[str(video.label) for video in videos] for videos in (train, measured)]
     pooled = [side.mean(dim=2) for side in sides]
-    settings = LinearSettings(standardize=True)
-    linear = linear_evaluation(pooled[0], labels[0], pooled[1], labels[1], settings=settings, seed=seed)
+    scaled = LinearSettings(standardize=True)
+    linear = linear_evaluation(pooled[0], labels[0], pooled[1], labels[1], settings=scaled, seed=seed)
     vectors = [video_vectors(side) for side in sides]
     found = retrieve_neighbours(vectors[1], labels[1], vectors[0], labels[0])
     kept |= {"linear": linear.accuracy, "linear_one_clip": linear.accuracy_one_clip, "per_class": linear.per_class}
@@ -247,13 +249,28 @@ def share_out(part: str, jobs: list[tuple[str, int]], num_processes: int) -> Non
 def settings() -> dict[str, Any]:
     network = f"{NETWORK['variant']}, width {NETWORK['width']}"
     names = {"epochs": "num_train_epochs", "batch": "per_device_train_batch_size", "rate": "learning_rate"}
-    numbers = {name: TRAINING[field] for name, field in names.items()}
+    numbers = {name: TRAINING[field] for name, field in names.items()} | {
+        "training": TRAINING,
+        "supervised": SUPERVISED,
+    }
+    numbers |= {"num_videos": NUM_VIDEOS, "data_seeds": DATA_SEEDS, "num_looks": NUM_LOOKS}
     return {"num_classes": len(LABELS), "size": VIDEO_SIZE, "clip": CLIP_SIZE, "network": network, **numbers}
 
 
-def collect(part: str, jobs: list[tuple[str, int]]) -> dict[str, Any]:
+def collect(part: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """All runs of these seeds that are done, whichever were asked for."""
+    jobs = [(name, seed) for seed in seeds for name in VARIANTS]
     done = [job for job in jobs if result_file(part, *job).is_file()]
     return {f"{name}/{seed}": json.loads(result_file(part, name, seed).read_text()) for name, seed in done}
+
+
+def check_settings() -> None:
+    """Refuse a folder of runs that other settings made: their results would stand under the headline of these."""
+    file, wanted = WORK / "settings.json", json.loads(json.dumps(settings()))
+    if file.is_file() and json.loads(file.read_text()) != wanted:
+        raise SystemExit(f"error: {file}: its runs were made with other settings; remove the folder, or restore them")
+    WORK.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(wanted, indent=1) + "\n")
 
 
 def write(results: dict[str, Any]) -> None:
@@ -329,21 +346,25 @@ def main() -> None:
     if arguments.jobs:
         work(arguments.part, [(job.split("/")[0], int(job.split("/")[1])) for job in arguments.jobs])
         return
+    if arguments.pages:
+        write(json.loads(RESULTS.read_text(encoding="utf-8")))
+        return
+    check_settings()
     jobs = [(name, seed) for seed in arguments.seeds for name in arguments.variants]
-    if not arguments.pages:
-        share_out(arguments.part, jobs, arguments.num_processes)
-    found = collect(arguments.part, jobs)
-    if arguments.pages and not found and RESULTS.is_file():
-        results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    else:
-        results = {"settings": settings(), "runs": found}
-    for name in arguments.variants:
+    share_out(arguments.part, jobs, arguments.num_processes)
+    found = collect(arguments.part, sorted({*SEEDS, *arguments.seeds}))
+    results = {"machine": machine(), "settings": settings(), "runs": found}
+    for name in VARIANTS:
         runs = [run for key, run in results["runs"].items() if key.split("/")[0] == name]
         if runs:
             told = [f"{key} {100 * mean_and_half([one[key] for one in runs])[0]:.1f}" for key in ("linear", "R@1")]
             print(f"{name}: {', '.join(told)} ({len(runs)} seeds)")
-    if arguments.part == "test" and results["runs"]:
-        write(results)
+    if arguments.part == "test":
+        missing = [f"{name}/{seed}" for seed in SEEDS for name in VARIANTS if f"{name}/{seed}" not in found]
+        if missing:
+            print(f"the page waits for {', '.join(missing)}")
+        else:
+            write(results)
 
 
 if __name__ == "__main__":

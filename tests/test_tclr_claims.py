@@ -88,7 +88,7 @@ def test_the_page_says_which_way_it_fell(claims, tmp_path, monkeypatch):
     slices = [[1.0, 0.5], [0.5, 1.0]]
     runs = {f"instance/{seed}": run(0.3 + 0.01 * seed, 0.5, slices=slices) for seed in range(3)}
     runs |= {f"TCLR/{seed}": run(0.5 + 0.01 * seed, 0.5 - 0.1 * (seed == 1), slices=slices) for seed in range(3)}
-    results = {"settings": claims.settings(), "runs": runs}
+    results = {"machine": {"cpu": "one", "torch": "2"}, "settings": claims.settings(), "runs": runs}
     text = tclr_page.page("by hand\n" + tclr_page.MARK + "\nof before", results)
     assert text.startswith("by hand\n") and "of before" not in text
     assert "TCLR: linear evaluation 20.0 points better, beyond its interval" in text
@@ -99,6 +99,19 @@ def test_the_page_says_which_way_it_fell(claims, tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
     tclr_page.draw(tmp_path, results, {})
     assert (tmp_path / "docs" / "tclr_slices.png").is_file()
+
+
+def test_one_seed_has_no_interval_and_runs_of_other_settings_are_refused(claims, tmp_path, monkeypatch):
+    import tclr_page
+
+    assert "of one seed" in tclr_page.verdict({"instance/0": run(0.3, 0.5), "TCLR/0": run(0.5, 0.5)})
+    assert tclr_page.verdict({"TCLR/0": run(0.5, 0.5)}) == "No run is there to compare with instances."
+    monkeypatch.setattr(claims, "WORK", tmp_path)
+    claims.check_settings()
+    claims.check_settings()
+    monkeypatch.setattr(claims, "CLIP_SIZE", 24)
+    with pytest.raises(SystemExit, match="made with other settings"):
+        claims.check_settings()
 
 
 def test_the_committed_page_is_that_of_the_committed_results(claims):
