@@ -269,12 +269,25 @@ def _iterate(path: Pathish, rate: float | None, num_threads: int) -> Iterator[tu
         raise InputError(f"is cut off: announces {announced:.1f} s but {decoded}; fetch the file again", file=path)
 
 
+# Note [Containers round times]: Matroska, WebM and FLV stamp frames in milliseconds, so that a frame due at 66.667 ms
+# is stamped 67 ms and its predecessor would be taken for the one on screen. A frame that comes at most one tick of the
+# container late counts as there. AVI and others whose ticks are frames round nothing; where a tick is a large part of
+# a frame, a quarter of a frame is allowed and no more.
+def _rounding_seconds(stream: Any) -> float:
+    """How late a frame may come because its container rounds times."""
+    tick, frame = stream.time_base or 0, 1 / (stream.average_rate or stream.guessed_rate or Fraction(25))
+    if 4 * tick <= frame:
+        return float(tick)
+    return 0.0 if frame % tick == 0 else float(frame / 4)
+
+
 class _Timeline:
     """Decoded frames in display order, time counted from the first; ``end_seconds`` is how far decoding has come."""
 
     def __init__(self, container: Any, stream: Any, path: Pathish) -> None:
         self._frames, self._path = container.decode(stream), path
         self._frame_seconds = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(25)))
+        self._rounding_seconds = _rounding_seconds(stream)
         self.end_seconds = 0.0
 
     def all_frames(self) -> Iterator[tuple[float, Any]]:
@@ -297,7 +310,7 @@ class _Timeline:
     # Note [Frames are sampled by time]: the frame at time t is the one on screen then, the last whose timestamp is
     # <= t, never "every n-th". A telephone's video of variable rate would otherwise drift away from the sentences.
     def on_ticks(self, rate: float) -> Iterator[tuple[float, Any]]:
-        slack = 1e-3 / rate  # containers round times to 1/90000 s or so: a frame due at the tick may come a hair late
+        slack = self._rounding_seconds + 1e-3 / rate  # Note [Containers round times]
         tick, shown = 0, None
         for seconds, frame in self.all_frames():
             while shown is not None and tick / rate < seconds - slack:

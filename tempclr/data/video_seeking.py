@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tempclr.data.video import MISSING_SECONDS_ALLOWED, _FrameReader, _opened, iterate_frames
+from tempclr.data.video import MISSING_SECONDS_ALLOWED, _FrameReader, _opened, _rounding_seconds, iterate_frames
 from tempclr.errors import InputError
 
 __all__ = ["NominalFrames", "nominal_frames", "read_frames_at"]
@@ -79,7 +79,8 @@ def read_frames_at(
     Args:
         path: the video file.
         seconds: times from the first frame, at least one, in any order; the same may come twice.
-        slack_seconds: a frame due this little after a time counts as there: containers round times.
+        slack_seconds: a frame due this little after a time counts as there, beyond what its container rounds
+            (Note [Containers round times]).
         short_side: frames whose shorter side is longer are scaled to it while decoding; None leaves them.
         num_threads: of the decoder; 0 lets it choose.
 
@@ -100,6 +101,7 @@ def read_frames_at(
     with _opened(path) as (container, stream):
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = num_threads
+        slack_seconds += _rounding_seconds(stream)
         timeline, to_array = _Seekable(container, stream), _ScaledReader(short_side)
         timeline.go_to(times[0], slack_seconds)
         frames = [to_array(frame) for frame in timeline.shown_at(times, slack_seconds)]

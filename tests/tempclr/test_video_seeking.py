@@ -87,16 +87,31 @@ def test_a_header_without_counts_is_counted(videos):
         assert nominal.num_frames == 100 and nominal.frames_per_second == pytest.approx(25, abs=0.01)
 
 
-@pytest.mark.parametrize("rate", [Fraction(30000, 1001), 12, Fraction(15, 2)])
-def test_rates_that_are_no_whole_numbers_keep_their_frames(tmp_path, rate):
-    """Note [A video's own rate]"""
-    write_video(tmp_path / "a.mp4", numbered_frames(80), frames_per_second=rate, options={"crf": "10"})
-    nominal = nominal_frames(tmp_path / "a.mp4")
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.flv", "a.avi", "a.ts"])
+@pytest.mark.parametrize("rate", [30, Fraction(30000, 1001), 24, 12, Fraction(15, 2)], ids=str)
+def test_rates_that_are_no_whole_numbers_keep_their_frames(tmp_path, name, rate):
+    """Note [A video's own rate], Note [Containers round times]: Matroska, WebM and FLV count milliseconds."""
+    codec = {"a.webm": "libvpx", "a.avi": "mpeg4"}.get(name, "libx264")
+    options = {"qscale": "2"} if codec == "mpeg4" else {"crf": "10", "b": "1M"}
+    write_video(tmp_path / name, numbered_frames(80), frames_per_second=rate, codec=codec, options=options)
+    nominal = nominal_frames(tmp_path / name)
     assert nominal.num_frames == 80
     frames, (places,) = read_nominal_frames(
-        tmp_path / "a.mp4", [np.arange(20, 80)], frames_per_second=nominal.frames_per_second
+        tmp_path / name, [np.arange(20, 80)], frames_per_second=nominal.frames_per_second
     )
     assert numbers_of(frames[places]) == list(range(20, 80))
+    on_ticks = np.stack([frame for _, frame in iterate_frames(tmp_path / name, frames_per_second=float(rate))])
+    assert numbers_of(on_ticks) == list(range(80))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_rounding_brings_no_frame_before_its_time(tmp_path, name):
+    """Note [Containers round times]: 10 of 24 frames a second; at 0.2 s frame 4.8 is on screen, which is 4."""
+    codec, options = ("mpeg4", {"qscale": "2"}) if name == "a.avi" else ("libx264", {"crf": "10"})
+    write_video(tmp_path / name, numbered_frames(48), frames_per_second=24, codec=codec, options=options)
+    expected = [24 * k // 10 for k in range(20)]
+    assert numbers_of(read_frames_at(tmp_path / name, np.arange(20) / 10)) == expected
+    assert numbers_of(np.stack([frame for _, frame in iterate_frames(tmp_path / name, frames_per_second=10)])) == expected
 
 
 def test_a_video_of_variable_rate_is_read_by_time(tmp_path):
