@@ -34,7 +34,7 @@ from tempclr.data.clip_sampling import (
 )
 from tempclr.data.row_checks import check_text
 from tempclr.data.row_files import load_rows, row_source
-from tempclr.data.video_seeking import nominal_frames
+from tempclr.data.video_seeking import NominalFrames, nominal_frames
 from tempclr.errors import InputError
 
 __all__ = [
@@ -48,7 +48,9 @@ __all__ = [
 ]
 
 UNREADABLE_VIDEOS = ("raise", "skip")
+_REMEDY = "give --short_videos loop, videos that can be read, or a larger --per_device_train_batch_size"
 _GOOD, _UNREADABLE, _TOO_SHORT = 0, 1, 2
+_REASONS = {_UNREADABLE: "unreadable", _TOO_SHORT: "too_short"}
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def label_names(videos: Iterable[ActionVideo]) -> list[str]:
 # whatever worker makes it and whatever samples came before, and a run that goes on in the middle of an epoch sees what
 # the uninterrupted one saw. The epoch is in shared memory: workers that live through epochs see it change.
 class _ClipDataset(Dataset[Any]):
-    """What both data sets share: drawing, reading, and what becomes of videos that cannot be read."""
+    """What both data sets share: drawing, reading, and what becomes of videos that cannot be read or are too short."""
 
     def __init__(
         self,
@@ -129,6 +131,7 @@ class _ClipDataset(Dataset[Any]):
         seed: int,
         frames_per_second: float | None,
         short_side: int | None,
+        short_videos: str,
         unreadable_videos: str,
     ) -> None:
         if not len(videos):
@@ -136,7 +139,9 @@ class _ClipDataset(Dataset[Any]):
         if unreadable_videos not in UNREADABLE_VIDEOS:
             raise ValueError(f"unreadable_videos must be one of {UNREADABLE_VIDEOS}, got {unreadable_videos!r}")
         self.videos, self.seed, self.frames_per_second = list(videos), seed, frames_per_second
-        self.short_side, self.unreadable_videos = short_side, unreadable_videos
+        self.short_side, self.short_videos, self.unreadable_videos = short_side, short_videos, unreadable_videos
+        self._counted: dict[Path, NominalFrames] = {}
+        self._removed: dict[str, list[str]] = {name: [] for name in _REASONS.values()}
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._states = torch.zeros(len(self.videos), dtype=torch.uint8).share_memory_()
 
@@ -151,10 +156,47 @@ class _ClipDataset(Dataset[Any]):
     def left_out(self) -> dict[str, list[str]]:
         """Ids of the videos met so far, by any worker, that could not be read or were dropped as too short."""
         states = self._states.tolist()
-        return {
+        met = {
             name: [video.video_id for video, found in zip(self.videos, states, strict=True) if found == state]
-            for name, state in (("unreadable", _UNREADABLE), ("too_short", _TOO_SHORT))
+            for state, name in _REASONS.items()
         }
+        return {name: self._removed[name] + met[name] for name in met}
+
+    @property
+    def kept_videos(self) -> list[ActionVideo]:
+        """The videos without those left out so far, in their order."""
+        return [video for video, state in zip(self.videos, self._states.tolist(), strict=True) if state == _GOOD]
+
+    # Note [Unusable videos are taken out first]: a video left out within a batch makes the batch smaller, and a batch
+    # of such videos alone cannot be trained on. So recipes look for them before training, where options allow leaving
+    # out. What the header does not betray, as a stream that breaks off, is still left out of its batch.
+    def remove_unusable(self, *, show_progress_bar: bool = False) -> None:
+        """Take out the videos that are too short or cannot be opened, and list them in ``left_out``.
+
+        Each is opened once, and decoded where its header does not tell its length. Nothing is done where options leave
+        nothing out.
+
+        Raises:
+            InputError: no video is left.
+        """
+        from tqdm.auto import tqdm
+
+        if self.short_videos != "drop" and self.unreadable_videos == "raise":
+            return
+        for index, video in enumerate(tqdm(self.videos, desc="videos", disable=not show_progress_bar)):
+            try:
+                if not self._is_long_enough(self._nominal(video).num_frames):
+                    self._leave_out(index, _TOO_SHORT, _too_short(video))
+            except InputError as error:
+                if self.unreadable_videos == "raise":
+                    raise
+                self._leave_out(index, _UNREADABLE, str(error))
+        kept = self.kept_videos
+        if not kept:
+            counts = ", ".join(f"{len(ids)} {name.replace('_', ' ')}" for name, ids in self.left_out.items())
+            raise InputError(f"none of the {len(self.videos)} videos can be used: {counts}", field="train_dataset")
+        self._removed, self.videos = self.left_out, kept
+        self._states = torch.zeros(len(kept), dtype=torch.uint8).share_memory_()
 
     def _generator(self, index: int) -> torch.Generator:
         entropy = np.random.SeedSequence([self.seed, int(self._epoch), index]).generate_state(2, np.uint32)
@@ -173,7 +215,7 @@ class _ClipDataset(Dataset[Any]):
             self._leave_out(index, _UNREADABLE, str(error))
             return None
         if sample is None:
-            self._leave_out(index, _TOO_SHORT, f"{video.video}: too short for its clips, dropped")
+            self._leave_out(index, _TOO_SHORT, _too_short(video))
         return sample
 
     def _leave_out(self, index: int, state: int, reason: str) -> None:
@@ -184,10 +226,22 @@ class _ClipDataset(Dataset[Any]):
     def _sample(self, video: ActionVideo, generator: torch.Generator) -> dict[str, Any] | None:
         raise NotImplementedError
 
+    def _is_long_enough(self, num_video_frames: int) -> bool:
+        raise NotImplementedError
+
+    def _nominal(self, video: ActionVideo) -> NominalFrames:
+        if video.video not in self._counted:
+            self._counted[video.video] = nominal_frames(video.video, frames_per_second=self.frames_per_second)
+        return self._counted[video.video]
+
     def _read(self, video: ActionVideo, clips: Sequence[np.ndarray], rate: float) -> tuple[Tensor, list[Tensor]]:
         """uint8 frames ``(N, 3, height, width)``, channels innermost in memory, and each clip's places among them."""
         frames, places = read_nominal_frames(video.video, clips, frames_per_second=rate, short_side=self.short_side)
         return torch.from_numpy(frames).permute(0, 3, 1, 2), [torch.from_numpy(place) for place in places]
+
+
+def _too_short(video: ActionVideo) -> str:
+    return f"{video.video}: too short for its clips, dropped"
 
 
 class TCLRDataset(_ClipDataset):
@@ -221,17 +275,22 @@ class TCLRDataset(_ClipDataset):
         short_side: int | None = None,
         unreadable_videos: str = "raise",
     ) -> None:
+        self.sampler, self.augmentation = sampler or ClipSampler(), augmentation
         super().__init__(
             videos,
             seed=seed,
             frames_per_second=frames_per_second,
             short_side=short_side,
+            short_videos=self.sampler.short_videos,
             unreadable_videos=unreadable_videos,
         )
-        self.sampler, self.augmentation = sampler or ClipSampler(), augmentation
+
+    def _is_long_enough(self, num_video_frames: int) -> bool:
+        skips = self.sampler.global_skips
+        return any(self.sampler.clips(num_video_frames, start=0, skip=skip) is not None for skip in skips)
 
     def _sample(self, video: ActionVideo, generator: torch.Generator) -> dict[str, Any] | None:
-        nominal = nominal_frames(video.video, frames_per_second=self.frames_per_second)
+        nominal = self._nominal(video)
         clips = self.sampler.sample(nominal.num_frames, generator=generator)
         if clips is None:
             return None
@@ -257,7 +316,8 @@ class ActionClips(_ClipDataset):
         augmentation: of random clips (``WEAK`` as in the released linear evaluation); evenly placed clips are cropped
             in the middle.
         test_crop: that crop's side, relative to the shorter side.
-        short_videos: ``"loop"``, ``"mirror"`` or ``"drop"``.
+        short_videos: ``"loop"``, ``"mirror"`` or ``"drop"``, which may leave a test video fewer clips: they are then
+            repeated in turn.
         seed, frames_per_second, short_side, unreadable_videos: as those of :class:`TCLRDataset`.
 
     A sample holds uint8 ``pixel_values`` ``(T, 3, size, size)``, with ``num_clips`` ``(clips, T, 3, size, size)``, and
@@ -288,9 +348,10 @@ class ActionClips(_ClipDataset):
             seed=seed,
             frames_per_second=frames_per_second,
             short_side=short_side,
+            short_videos=short_videos,
             unreadable_videos=unreadable_videos,
         )
-        self.num_clips, self.num_frames, self.skip, self.short_videos = num_clips, num_frames, skip, short_videos
+        self.num_clips, self.num_frames, self.skip = num_clips, num_frames, skip
         self.augmentation, self.test_crop = augmentation, test_crop
         self.label_ids = None if labels is None else {label: number for number, label in enumerate(labels)}
         if self.label_ids is not None:
@@ -300,13 +361,8 @@ class ActionClips(_ClipDataset):
                     raise InputError(message, file=video.video, field="label")
 
     def _sample(self, video: ActionVideo, generator: torch.Generator) -> dict[str, Any] | None:
-        nominal = nominal_frames(video.video, frames_per_second=self.frames_per_second)
-        options: dict[str, Any] = {"num_frames": self.num_frames, "skip": self.skip, "short_videos": self.short_videos}
-        if self.num_clips is None:
-            clips = [sample_training_clip(nominal.num_frames, generator=generator, **options)]
-        else:
-            clips = uniform_test_clips(nominal.num_frames, num_clips=self.num_clips, **options)
-        kept = [clip for clip in clips if clip is not None]
+        nominal = self._nominal(video)
+        kept = self._frame_numbers(nominal.num_frames, generator=generator)
         if not kept:
             return None
         frames, places = self._read(video, kept, nominal.frames_per_second)
@@ -314,6 +370,19 @@ class ActionClips(_ClipDataset):
         if self.label_ids is not None:
             sample["labels"] = self.label_ids[video.label or ""]
         return sample
+
+    def _is_long_enough(self, num_video_frames: int) -> bool:
+        return bool(self._frame_numbers(num_video_frames, start=0))
+
+    def _frame_numbers(self, num_video_frames: int, **start: Any) -> list[np.ndarray]:
+        """Of each clip; empty where the video is dropped."""
+        options: dict[str, Any] = {"num_frames": self.num_frames, "skip": self.skip, "short_videos": self.short_videos}
+        if self.num_clips is None:
+            clips = [sample_training_clip(num_video_frames, **start, **options)]
+        else:
+            clips = uniform_test_clips(num_video_frames, num_clips=self.num_clips, **options)
+        kept = [clip for clip in clips if clip is not None]
+        return [kept[place % len(kept)] for place in range(len(clips))] if kept else []
 
     def _pixels(self, frames: Tensor, places: Sequence[Tensor], generator: torch.Generator) -> Tensor:
         size = self.augmentation.image_size
@@ -333,32 +402,44 @@ def tclr_collate(samples: Sequence[dict[str, Tensor] | None], *, as_float: bool 
         as_float: float32 in [0, 1]; False leaves uint8, which the models take too, a quarter of the size.
 
     Raises:
-        InputError: every sample of the batch was left out.
+        InputError: of the batch's samples all were left out, or all but one, which has nothing to be contrasted with.
 
     >>> sample = {"global_clips": torch.zeros(2, 16, 3, 8, 8, dtype=torch.uint8)}
     >>> tclr_collate([sample, None, sample])["global_clips"].shape
     torch.Size([2, 2, 16, 3, 8, 8])
     """
-    kept = [sample for sample in samples if sample is not None]
-    if not kept:
-        raise InputError(f"none of the {len(samples)} videos of a batch could be used; see the warnings before this")
-    batch = {name: torch.stack([sample[name] for sample in kept]) for name in kept[0]}
-    return {name: values.float().div_(255) if as_float else values for name, values in batch.items()}
+    kept = _kept(samples)
+    if len(kept) == 1 < len(samples):
+        told = f"left out were {len(samples) - 1} of the {len(samples)} videos of a batch, see the warnings before this"
+        raise InputError(f"{told}; one alone has nothing to be contrasted with: {_REMEDY}", field="short_videos")
+    return _stacked(kept, as_float)
 
 
-def action_collate(samples: Sequence[dict[str, Any] | None], *, as_float: bool = False) -> dict[str, Tensor]:
-    """The same for samples of :class:`ActionClips`, whose ``labels`` become int64 ``(B,)``.
+def action_collate(
+    samples: Sequence[dict[str, Any] | None], *, as_float: bool = False, may_be_empty: bool = False
+) -> dict[str, Tensor] | None:
+    """The same for samples of :class:`ActionClips`, whose ``labels`` become int64 ``(B,)``; one alone is a batch too.
 
-    Where ``short_videos="drop"`` leaves a test video fewer clips than others, its clips are repeated in turn.
+    Args:
+        may_be_empty: a batch of which all samples were left out is None, not an error.
     """
-    kept = [sample for sample in samples if sample is not None]
-    most = max((len(sample["pixel_values"]) for sample in kept), default=0)
-    pixels = [{"pixel_values": _repeated(sample["pixel_values"], most)} for sample in kept]
-    batch = tclr_collate(pixels or list(samples), as_float=as_float)
-    if kept and "labels" in kept[0]:
+    if may_be_empty and all(sample is None for sample in samples):
+        return None
+    kept = _kept(samples)
+    batch = _stacked([{"pixel_values": sample["pixel_values"]} for sample in kept], as_float)
+    if "labels" in kept[0]:
         batch["labels"] = torch.tensor([sample["labels"] for sample in kept])
     return batch
 
 
-def _repeated(clips: Tensor, count: int) -> Tensor:
-    return clips if len(clips) == count else clips[torch.arange(count) % len(clips)]
+def _kept(samples: Sequence[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    kept = [sample for sample in samples if sample is not None]
+    if not kept:
+        told = f"none of the {len(samples)} videos of a batch could be used, see the warnings before this"
+        raise InputError(f"{told}: {_REMEDY}", field="short_videos")
+    return kept
+
+
+def _stacked(samples: Sequence[dict[str, Tensor]], as_float: bool) -> dict[str, Tensor]:
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+    return {name: values.float().div_(255) if as_float else values for name, values in batch.items()}

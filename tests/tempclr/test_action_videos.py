@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tempclr.data import action_videos
 from tempclr.data.action_videos import (
     ActionClips,
     TCLRDataset,
@@ -24,6 +25,7 @@ from tempclr.data.augmentations import AUGMENTATIONS, WEAK, AugmentationRecipe
 from tempclr.data.clip_sampling import ClipSampler
 from tempclr.data.motion_videos import make_motion_videos
 from tempclr.data.video import write_video
+from tempclr.data.video_seeking import nominal_frames
 from tempclr.errors import InputError
 
 SMALL = AugmentationRecipe(image_size=32)
@@ -164,12 +166,82 @@ def test_left_out_videos_are_told_and_counted_across_workers(bad_folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a second time is no news
         assert dataset[1] is None
-    loader = DataLoader(dataset, 3, num_workers=1, collate_fn=tclr_collate)
-    (batch,) = list(loader)
-    assert len(batch["global_clips"]) == 1
+    (samples,) = DataLoader(dataset, 3, num_workers=1, collate_fn=list)
+    assert len(samples[0]["global_clips"]) == 2 and samples[1:] == [None, None]
     assert dataset.left_out == {"unreadable": ["broken"], "too_short": ["short"]}
-    with pytest.raises(InputError, match="none of the 2 videos of a batch could be used"):
+    assert [video.video_id for video in dataset.kept_videos] == ["good"]
+
+
+def test_a_batch_of_left_out_videos_tells_what_to_do(videos):
+    sample = TCLRDataset(videos, augmentation=SMALL)[0]
+    remedy = "give --short_videos loop, videos that can be read, or a larger --per_device_train_batch_size"
+    with pytest.raises(InputError, match=f"none of the 2 videos of a batch could be used, .*: {remedy}"):
         tclr_collate([None, None])
+    with pytest.raises(InputError, match=f"left out were 2 of the 3 videos of a batch, .* contrasted with: {remedy}"):
+        tclr_collate([None, sample, None])
+    assert len(tclr_collate([sample])["global_clips"]) == 1, "where none was left out, recipes see to it"
+    with pytest.raises(InputError, match=remedy):
+        action_collate([None, None])
+    assert action_collate([None, None], may_be_empty=True) is None
+    clip = {"pixel_values": sample["global_clips"][0], "labels": 0}
+    assert len(action_collate([None, clip], may_be_empty=True)["labels"]) == 1
+
+
+def count_openings(monkeypatch) -> list[str]:
+    opened = []
+
+    def counted(path, **options):
+        opened.append(Path(path).name)
+        return nominal_frames(path, **options)
+
+    monkeypatch.setattr(action_videos, "nominal_frames", counted)
+    return opened
+
+
+@pytest.mark.parametrize(
+    "kind", [partial(TCLRDataset, sampler=ClipSampler(short_videos="drop")), partial(ActionClips, short_videos="drop")]
+)
+def test_unusable_videos_are_taken_out_before_training(bad_folder, monkeypatch, kind):
+    """Note [Unusable videos are taken out first]: 20 frames are too few for a span of 64, and of 32."""
+    dataset = kind(read_action_videos(bad_folder / "rows.jsonl"), augmentation=SMALL, unreadable_videos="skip")
+    opened = count_openings(monkeypatch)
+    with pytest.warns(UserWarning) as told:
+        dataset.remove_unusable()
+    assert [str(one.message).partition(": ")[0] for one in told] == ["left out", "left out"]
+    assert len(dataset) == 1 and dataset.left_out == {"unreadable": ["broken"], "too_short": ["short"]}
+    assert dataset[0] is not None and opened == ["good.mp4", "broken.mp4", "short.mp4"], "lengths are kept"
+
+
+def test_evenly_placed_clips_need_nine_frames_only(bad_folder):
+    """Note [Unusable videos are taken out first]"""
+    videos = read_action_videos(bad_folder / "rows.jsonl")
+    dataset = ActionClips(
+        videos, num_clips=4, augmentation=SMALL, short_videos="drop", skip=4, unreadable_videos="skip"
+    )
+    with pytest.warns(UserWarning, match="too short"):
+        dataset.remove_unusable()
+    dataset = ActionClips(
+        [videos[0], videos[2]], num_clips=4, augmentation=SMALL, short_videos="drop", unreadable_videos="raise"
+    )
+    dataset.remove_unusable()
+    assert len(dataset) == 2
+
+
+def test_nothing_is_taken_out_unasked_and_not_everything(bad_folder, monkeypatch):
+    """Note [Unusable videos are taken out first]"""
+    good, broken, short = read_action_videos(bad_folder / "rows.jsonl")
+    opened = count_openings(monkeypatch)
+    dataset = TCLRDataset([good, broken, short], augmentation=SMALL)
+    dataset.remove_unusable()
+    assert len(dataset) == 3 and not opened
+    sampler = ClipSampler(short_videos="drop")
+    with pytest.raises(InputError, match=r"broken\.mp4: cannot be read"):
+        TCLRDataset([good, broken], sampler=sampler).remove_unusable()
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(InputError, match="none of the 2 videos can be used: 1 unreadable, 1 too short"),
+    ):
+        TCLRDataset([broken, short], sampler=sampler, unreadable_videos="skip").remove_unusable()
 
 
 def test_short_videos_loop_unless_told_otherwise(bad_folder):
@@ -201,17 +273,18 @@ def test_clips_for_tests_are_fixed_and_cropped_in_the_middle(videos):
     assert not torch.equal(whole[0], first[0])
 
 
-def test_dropped_test_clips_are_made_up_for_in_a_batch(bad_folder):
+def test_dropped_test_clips_are_made_up_for_whatever_the_batch(bad_folder):
     videos = read_action_videos(bad_folder / "rows.jsonl")
     dataset = ActionClips(
         videos, labels=["a"], num_clips=10, augmentation=SMALL, short_videos="drop", unreadable_videos="skip"
     )
     short = dataset[2]["pixel_values"]
-    assert len(short) == 4  # starts 0 to 3 leave nine frames or more
+    assert len(short) == 10 and torch.equal(short[4:8], short[:4])  # starts 0 to 3 leave nine frames or more
+    assert not torch.equal(short[0], short[1]) and torch.equal(short[8:], short[:2])
     with pytest.warns(UserWarning, match="left out"):
         batch = action_collate([dataset[0], dataset[1], dataset[2]])
     assert batch["pixel_values"].shape[:2] == (2, 10) and batch["labels"].tolist() == [0, 0]
-    assert torch.equal(batch["pixel_values"][1, 4:8], short)
+    assert torch.equal(batch["pixel_values"][1], short)
 
 
 def test_frames_counted_at_another_rate(videos):
