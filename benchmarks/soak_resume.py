@@ -209,14 +209,14 @@ def checkpoints(output: Path) -> list[Path]:
 
 def newest(output: Path) -> int | None:
     """The step of the newest checkpoint that is whole."""
-    from tempclr.recipes.checkpoints import checkpoint_fault
+    from tempclr.checkpoints import checkpoint_fault
 
     whole = [newest_number(path) for path in checkpoints(output) if checkpoint_fault(path) is None]
     return whole[-1] if whole else None
 
 
 def not_whole(output: Path) -> list[str]:
-    from tempclr.recipes.checkpoints import checkpoint_fault
+    from tempclr.checkpoints import checkpoint_fault
 
     return [f"{path.name}: {fault}" for path in checkpoints(output) if (fault := checkpoint_fault(path)) is not None]
 

@@ -33,7 +33,8 @@ from tempclr.losses import tempclr_loss
 from tempclr.mini_batches import embed_in_mini_batches
 from tempclr.rank_watch import watched_ranks
 from tempclr.sharding import check_sharding, prepare_sharding, register_towers, whole_model
-from tempclr.trainer_push import PushingTrainer, TokenlessTrainingArguments
+from tempclr.trainer_checkpoints import CheckpointingTrainer
+from tempclr.trainer_push import TokenlessTrainingArguments
 
 __all__ = ["TRAINABLE_PARAMETERS", "TempCLRTrainer", "TempCLRTrainingArguments", "select_parameters"]
 
@@ -74,7 +75,6 @@ class TempCLRTrainingArguments(TokenlessTrainingArguments):
     gather_across_ranks: bool = field(
         default=True, metadata={"help": "contrast clips with those of all ranks; False, as released: of their own"}
     )
-
     mini_batch_size: int | None = field(
         default=None, metadata={"help": "rows that the towers see at once, in less memory; all of a batch"}
     )
@@ -109,7 +109,7 @@ def select_parameters(model: nn.Module, train_parameters: str) -> int:
     return count
 
 
-class TempCLRTrainer(PushingTrainer):
+class TempCLRTrainer(CheckpointingTrainer):
     """Trains a ``TempCLRModel`` on paragraphs or pairs; all of ``Trainer`` works, with these differences.
 
     * ``unit_loss`` and ``sequence_loss`` are logged beside ``loss``, averaged over the same steps, and
@@ -117,7 +117,7 @@ class TempCLRTrainer(PushingTrainer):
     * Evaluation draws its negatives from ``args.seed`` each time: the same weights give the same loss, and training
       goes on as if there had been no evaluation.
     * A loss or a gradient that is not finite stops the training, on all ranks, before the weights are touched, and
-      weights that are not finite are never saved. A rank that dies or hangs stops the others within a minute.
+      weights that are not finite are never saved. A rank that is stopped or vanishes stops the others within a minute.
     * Where the batches name their videos (``video_id``), negatives are drawn by seed, step and video: neither the
       number of ranks nor what else is in the batch changes them. On several ranks such batches hold every row exactly
       once an epoch, see Note [No row twice] in :mod:`tempclr.data.rank_padding`.
@@ -149,6 +149,8 @@ class TempCLRTrainer(PushingTrainer):
         if model is not None:
             select_parameters(model, self._train_parameters)
         super().__init__(model, args, *positional, **keywords)
+        # Note [Each rank reads the stream]: accelerate would let rank 0 deal batches out, and can of tensors alone.
+        self.accelerator.dataloader_config.dispatch_batches = bool(self.args.accelerator_config.dispatch_batches)
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
         check_sharding(asked_for=bool(self.args.fsdp), device=self.args.device, plugin=plugin)
         own_loss = type(self).loss_and_parts is TempCLRTrainer.loss_and_parts
@@ -173,7 +175,7 @@ class TempCLRTrainer(PushingTrainer):
         return model
 
     def train(self, *positional: Any, **keywords: Any) -> Any:
-        with watched_ranks():
+        with watched_ranks(join_seconds=self.args.ddp_timeout):
             return super().train(*positional, **keywords)
 
     def compute_loss(

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
-from tempclr.errors import InputError
+from tempclr.checkpoints import whole_checkpoint
 from tempclr.models.tempclr import TempCLRModel
-from tempclr.recipes.checkpoints import checkpoint_fault, checkpoint_step
+from tempclr.rank_watch import watched_ranks
 from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
 from tempclr_hub.probe import store_probe
 
 __all__ = ["find_checkpoint", "run_training"]
 
-_log = logging.getLogger(__name__)
-
 
 def run_training(trainer: TempCLRTrainer, *, checkpoint: str | None = None) -> None:
     """Train, from ``checkpoint`` on if there is one, and write model, processor, metrics, state and card.
 
-    With evaluation data the trained model is evaluated at the end. An interruption leaves whole checkpoints only.
+    With evaluation data the trained model is evaluated at the end. An interruption leaves whole checkpoints only. A
+    rank that fails or is lost stops the others at any time, to the end of the last push.
     """
+    with watched_ranks(join_seconds=trainer.args.ddp_timeout):
+        _train_and_save(trainer, checkpoint)
+
+
+def _train_and_save(trainer: TempCLRTrainer, checkpoint: str | None) -> None:
     try:
         result = trainer.train(resume_from_checkpoint=checkpoint)
     except BaseException:  # Ctrl-C too
@@ -43,41 +45,13 @@ def run_training(trainer: TempCLRTrainer, *, checkpoint: str | None = None) -> N
 
 
 def find_checkpoint(training_arguments: TempCLRTrainingArguments) -> str | None:
-    """The whole checkpoint that ``resume_from_checkpoint`` asks for: a folder, or ``"last"`` for the newest one.
-
-    A newest one that is not whole (see :func:`tempclr.recipes.checkpoints.checkpoint_fault`) is passed over with a
-    warning that names it; one that was named is an error.
-
-    Raises:
-        InputError: there is none.
-    """
-    given, field = training_arguments.resume_from_checkpoint, "resume_from_checkpoint"
+    """The checkpoint that ``resume_from_checkpoint`` asks for, if any: see
+    :func:`tempclr.checkpoints.whole_checkpoint`."""
+    given = training_arguments.resume_from_checkpoint
     if given is None:
         return None
-    if given == "last":
-        return _newest(Path(training_arguments.output_dir), training_arguments)
-    if not Path(given).is_dir():
-        raise InputError(f"no checkpoint folder {given!r}", field=field)
-    fault = checkpoint_fault(given, **_parts(training_arguments))
-    if fault is not None:
-        raise InputError(f"{given!r} is no whole checkpoint: {fault}", field=field)
-    return given
-
-
-def _newest(folder: Path, training_arguments: TempCLRTrainingArguments) -> str:
-    found = {step: path for path in folder.glob("checkpoint-*") if (step := checkpoint_step(path)) is not None}
-    for step in sorted(found, reverse=True):
-        fault = checkpoint_fault(found[step], **_parts(training_arguments))
-        if fault is None:
-            return str(found[step])
-        _log.warning("%s is passed over, it is not whole: %s", found[step], fault)
-    told = f"no whole checkpoint in {folder}" if found else f"no checkpoint in {folder}"
-    raise InputError(f"{told} to resume from", field="resume_from_checkpoint")
-
-
-def _parts(training_arguments: TempCLRTrainingArguments) -> dict[str, Any]:
-    with_optimizer = not training_arguments.save_only_model
-    return {"with_optimizer": with_optimizer, "num_ranks": training_arguments.world_size}
+    with_optimizer, num_ranks = not training_arguments.save_only_model, training_arguments.world_size
+    return whole_checkpoint(given, training_arguments.output_dir, with_optimizer=with_optimizer, num_ranks=num_ranks)
 
 
 def _drop_half_written(trainer: TempCLRTrainer) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from tempclr.data.files import check_output_folder
+from tempclr.data.files import atomic_path, check_output_folder
 from tempclr.data.rows import Paragraph
 from tempclr.data.streaming import ParagraphStream, StreamLoader, first_paragraphs
 from tempclr.errors import InputError
@@ -29,15 +29,11 @@ NUM_TOKENIZER_ROWS = 2000
 class StreamTrainer(TempCLRTrainer):
     """Trains on a :class:`tempclr.data.streaming.ParagraphStream`; a checkpoint holds where each of its readers stands.
 
-    Args:
-        checkpoint: the checkpoint that training will go on from.
-
-    The others are those of :class:`tempclr.trainer.TempCLRTrainer`.
+    The arguments are those of :class:`tempclr.trainer.TempCLRTrainer`.
     """
 
-    def __init__(self, *positional: Any, checkpoint: str | None = None, **keywords: Any) -> None:
+    def __init__(self, *positional: Any, **keywords: Any) -> None:
         super().__init__(*positional, **keywords)
-        self._checkpoint = checkpoint
         self._loader: StreamLoader | None = None
         # The rows before a checkpoint are not read again to be skipped: the stream goes on behind them by itself.
         self.args.ignore_data_skip = True
@@ -51,8 +47,8 @@ class StreamTrainer(TempCLRTrainer):
             num_workers=self.args.dataloader_num_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
-        if self._checkpoint is not None:
-            file = _state_file(self._checkpoint, self.args.process_index)
+        if self.resumed_from is not None:
+            file = _state_file(self.resumed_from, self.args.process_index)
             try:
                 loader.load_state_dict(json.loads(file.read_text(encoding="utf-8")))
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -63,11 +59,11 @@ class StreamTrainer(TempCLRTrainer):
         return loader
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Also where the stream is, before the checkpoint's last file is written: see Note [The state comes last]."""
-        super()._save_rng_state(output_dir)
+        """Also where the stream is, before all ranks wait for each other: see Note [The state comes last]."""
         if self._loader is not None:
-            text = json.dumps(self._loader.state_dict())
-            _state_file(output_dir, self.args.process_index).write_text(text, encoding="utf-8")
+            with atomic_path(_state_file(output_dir, self.args.process_index)) as file:
+                file.write_text(json.dumps(self._loader.state_dict()), encoding="utf-8")
+        super()._save_rng_state(output_dir)
 
 
 def _state_file(checkpoint: str, rank: int) -> Path:
@@ -170,7 +166,6 @@ def pretrain_on_stream(
         processing_class=model.processor,
         evaluator=evaluator,
         callbacks=list(callbacks),
-        checkpoint=checkpoint,
     )
     run_training(trainer, checkpoint=checkpoint)
     return trainer

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import RandomSampler, SequentialSampler
 
+from tempclr.checkpoints import checkpoint_fault
 from tempclr.data.collation import ParagraphCollator
 from tempclr.data.rank_padding import PADDING_ID, PaddedDataset, PaddedSampler, PaddingCollator, can_be_padded
 from tempclr.data.sampling import ParagraphDataset
@@ -19,7 +20,6 @@ from tempclr.evaluation.retrieval import evaluate_retrieval
 from tempclr.losses import tempclr_loss
 from tempclr.models.tempclr import TempCLRModel
 from tempclr.negatives import STRATEGIES, Candidates, sample_negatives
-from tempclr.recipes.checkpoints import checkpoint_fault
 from tempclr.seeded_draws import SeededDraws
 from tempclr.sharding import check_sharding
 

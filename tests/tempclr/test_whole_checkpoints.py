@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Trainer
 
+from tempclr.checkpoints import checkpoint_fault
 from tempclr.errors import InputError
-from tempclr.recipes.checkpoints import checkpoint_fault
 from tempclr.recipes.pretraining import ModelArguments, pretrain
 from tempclr.recipes.running import find_checkpoint
 from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
@@ -87,6 +89,110 @@ def test_shards_that_the_index_names_must_be_there(run):
 def test_each_rank_must_have_left_its_random_numbers(run):
     (run / "checkpoint-4" / "rng_state.pth").rename(run / "checkpoint-4" / "rng_state_0.pth")
     assert checkpoint_fault(run / "checkpoint-4", num_ranks=2) == "it has no rng_state_1.pth"
+
+
+def test_each_rank_must_have_left_its_place_in_the_stream(run):
+    checkpoint = run / "checkpoint-4"
+    (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+    shutil.copy(checkpoint / "rng_state_0.pth", checkpoint / "rng_state_1.pth")
+    assert checkpoint_fault(checkpoint, num_ranks=2) is None
+    (checkpoint / "stream_state_0.json").write_text("{}")
+    (checkpoint / ".stream_state_1.7.8.json").write_text("{")  # a rank was killed while it wrote, once
+    assert checkpoint_fault(checkpoint, num_ranks=2) == "it has no stream_state_1.json"
+    (checkpoint / "stream_state_1.json").write_text("{}")
+    assert checkpoint_fault(checkpoint, num_ranks=2) is None
+
+
+def test_a_model_without_its_configuration_is_not_whole(run):
+    (run / "checkpoint-4" / "config.json").unlink()
+    assert checkpoint_fault(run / "checkpoint-4") == "it has no config.json"
+    assert checkpoint_fault(run / "checkpoint-4", with_config=False) is None
+    assert last(run) == "checkpoint-2"
+
+
+class Asked(Exception):
+    pass
+
+
+@pytest.fixture
+def resumed(run, monkeypatch):
+    """Which checkpoint the Trainer of transformers would be asked to go on from."""
+
+    def ask(self, checkpoint, *others, **keywords):
+        raise Asked(checkpoint)
+
+    monkeypatch.setattr(Trainer, "train", ask)
+
+    def train(given, **changes):
+        with pytest.raises(Asked) as asked:
+            TempCLRTrainer(model=world.make_model(), args=arguments(run, **changes)).train(given)
+        return asked.value.args[0]
+
+    return train
+
+
+def test_the_trainer_itself_goes_on_from_whole_checkpoints_alone(run, resumed):
+    assert resumed(True) == str(run / "checkpoint-4")
+    assert resumed(None) is None and resumed(False) is None
+    (run / "checkpoint-4" / "trainer_state.json").unlink()
+    assert resumed(True) == str(run / "checkpoint-2") == resumed(run / "checkpoint-2")
+    with pytest.raises(InputError, match=r"checkpoint-4' is no whole checkpoint: it has no trainer_state\.json"):
+        resumed(str(run / "checkpoint-4"))
+    (run / "checkpoint-2" / "optimizer.pt").unlink()
+    for given in (True, str(run / "checkpoint-2")):
+        with pytest.raises(InputError, match="no whole checkpoint"):
+            resumed(given)
+    assert resumed(True, save_only_model=True) == str(run / "checkpoint-2")
+
+
+RANKS = """
+import json, os, sys, time
+from pathlib import Path
+sys.path[:0] = {paths!r}
+from forked import fork_ranks
+from transformers import Trainer, TrainerCallback
+import test_whole_checkpoints as tests
+from tempclr.checkpoints import checkpoint_fault
+from tempclr.recipes.pretraining import ModelArguments
+from tempclr.recipes.streaming import pretrain_on_stream
+
+folder = Path(sys.argv[1])
+save = Trainer._save_rng_state
+
+def save_late(self, output_dir):
+    time.sleep(1.0 if self.args.process_index else 0.0)
+    save(self, output_dir)
+
+Trainer._save_rng_state = save_late
+
+class Look(TrainerCallback):
+    def on_save(self, args, state, control, **others):
+        if args.process_index == 0:
+            print("found", checkpoint_fault(folder / f"checkpoint-{{state.global_step}}", num_ranks=2), flush=True)
+
+def train():
+    settings = tests.arguments(folder, max_steps=2, save_steps=1, report_to=[])
+    small = ModelArguments(**tests.TINY)
+    pretrain_on_stream(folder, training_arguments=settings, model_arguments=small, callbacks=[Look()])
+
+fork_ranks(train, 2)
+"""
+
+
+def test_no_rank_still_writes_by_note_the_state_comes_last(tmp_path):
+    """Note [The state comes last]: also where another rank is late to write its random numbers and its place."""
+    names = ("video_id", "sentences", "starts", "ends", "features_per_second")
+    for shard in range(2):
+        made = [
+            {**{name: getattr(each, name) for name in names}, "features": each.features.tolist()}
+            for each in world.make_paragraphs(4, seed=shard)
+        ]
+        (tmp_path / f"train-{shard:05d}-of-00002.jsonl").write_text("\n".join(map(json.dumps, made)))
+    here = Path(__file__).parent
+    done = forked_runs.run(RANKS.format(paths=[str(here), str(here / "distributed_drivers")]), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("found")] == ["found None"] * 2
+    assert (tmp_path / "checkpoint-2" / "stream_state_1.json").is_file()
 
 
 def test_the_state_of_another_step_is_no_state(run):
