@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tempclr.errors import InputError
-from tempclr.rank_watch import watched_ranks
+from tempclr.rank_watch import JOIN_SECONDS, watched_ranks
 
 __all__ = [
     "first_row",
@@ -28,7 +28,7 @@ __all__ = [
     "shared_map",
 ]
 
-JOIN_TIMEOUT_SECONDS = 3600.0
+WAIT_SECONDS = 30 * 24 * 3600.0
 
 
 def num_ranks() -> int:
@@ -140,10 +140,12 @@ def joined_ranks() -> Iterator[None]:
     """Within the block this process works together with the others that torchrun or accelerate launch started.
 
     For commands that are no training (the Trainer joins by itself). Without such a launcher, nothing happens. The ranks
-    talk by gloo, whatever the device; each takes a GPU of its own as far as there are so many.
+    talk by gloo, whatever the device; each takes a GPU of its own as far as there are so many. They wait for each other
+    for 30 days: one may be done hours before another, and those that are gone are found by their silence.
 
     Raises:
         InputError: the launcher's environment variables are incomplete.
+        ConnectionError: not all ranks come within half an hour.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or torch.distributed.is_initialized():
         yield
@@ -153,12 +155,29 @@ def joined_ranks() -> Iterator[None]:
         raise InputError(f"WORLD_SIZE is set but not {', '.join(missing)}: start several processes by torchrun")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=JOIN_TIMEOUT_SECONDS))
+    store, own_rank, num_joined = _meeting(JOIN_SECONDS)
+    wait = timedelta(seconds=WAIT_SECONDS)
+    torch.distributed.init_process_group("gloo", store=store, rank=own_rank, world_size=num_joined, timeout=wait)
     try:
         with watched_ranks():
             yield
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _meeting(seconds: float) -> tuple[Any, int, int]:
+    """The store that the ranks share, once all have come; this one's number, and how many there are."""
+    timeout = timedelta(seconds=seconds)
+    try:
+        store, own_rank, num_joined = next(torch.distributed.rendezvous("env://", timeout=timeout))
+        store.set(f"rank-{own_rank}", "has come")
+        store.wait([f"rank-{number}" for number in range(num_joined)], timeout)
+    except RuntimeError as error:
+        raise ConnectionError(
+            f"cannot meet the other ranks ({str(error).splitlines()[0]}): were all {os.environ['WORLD_SIZE']} started "
+            f"within {seconds:.0f} seconds?"
+        ) from error
+    return store, own_rank, num_joined
 
 
 class _GatherWithGradients(torch.autograd.Function):

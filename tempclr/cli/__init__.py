@@ -87,10 +87,10 @@ def _reason(error: Exception) -> str:
     if type(error).__name__ == "SafetensorError":
         return f"weights cannot be read or written: {error}"
     if "torch" in sys.modules:
-        from tempclr.rank_watch import LOST, is_lost_rank
+        from tempclr.rank_watch import lost_rank_reason
 
-        if is_lost_rank(error):
-            return LOST
+        if reason := lost_rank_reason(error):
+            return reason
     if isinstance(error, RuntimeError) and "inline_container.cc" in str(error):
         return f"a file of torch cannot be read or written, is the disk full? {error}"
     if type(error).__name__ == "UnpicklingError":  # Note [A pickle is a program], in tempclr.data.readers

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 
 from tempclr.finite_checks import MAX_VIDEOS_TOLD, check_loss, check_norm, check_weights
-from tempclr.rank_watch import RankWatch, is_lost_rank, watched_ranks
 
 sys.path.insert(0, str(Path(__file__).parent))
 import forked_runs
@@ -117,65 +115,6 @@ def rank_of(pid):
         if name == b"RANK":
             return int(value)
     return -1
-
-
-def watch(store, **options):
-    """A watch of rank 0 over rank 1, and the message that it gives, once it has given one."""
-    heard, given = [], threading.Event()
-
-    def hear(message):
-        heard.append(message)
-        given.set()
-
-    made = RankWatch(store, rank=0, num_ranks=2, silence_seconds=0.3, beat_seconds=0.02, on_silence=hear, **options)
-    made.start()
-    return made, heard, given
-
-
-def test_a_rank_that_counts_is_alive_and_one_that_stops_is_not():
-    store = torch.distributed.HashStore()
-    watching, heard, given = watch(store)
-    for count in range(30):
-        store.set("rank-1", str(count))
-        time.sleep(0.02)
-    assert not heard
-    assert given.wait(5)
-    assert heard[0].startswith("rank 1 has given no sign of life for")
-    assert int(store.get("rank-0")) > 10
-    watching.stop()
-
-
-def test_a_rank_that_took_leave_alarms_nobody():
-    store = torch.distributed.HashStore()
-    store.set("rank-1", "left")
-    watching, heard, given = watch(store)
-    assert not given.wait(1) and not heard
-    watching.stop()
-    assert store.get("rank-0") == b"left"
-
-
-def test_a_store_that_is_gone_means_rank_0_is():
-    class Gone:
-        def set(self, key, value):
-            raise RuntimeError("Connection was closed\nand a long trace")
-
-        check = get = set
-
-    watching, heard, given = watch(Gone())
-    assert given.wait(5)
-    assert heard[0].startswith("rank 0 cannot reach rank 0 (Connection was closed) and stops")
-    watching.stop()
-
-
-def test_one_process_watches_nobody():
-    before = threading.active_count()
-    with watched_ranks():
-        assert threading.active_count() == before
-
-
-def test_errors_of_lost_ranks_are_known():
-    assert is_lost_rank(RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:1"))
-    assert not is_lost_rank(RuntimeError("shapes do not fit")) and not is_lost_rank(OSError("Broken pipe"))
 
 
 def test_numbers_that_are_not_finite_are_told():

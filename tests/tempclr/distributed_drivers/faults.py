@@ -20,7 +20,7 @@ import training_world as world
 from forked import fork_ranks
 from transformers import TrainerCallback
 
-import tempclr.trainer
+import tempclr.recipes.running
 from tempclr.cli import main as tempclr_command
 from tempclr.data.collation import ParagraphCollator
 from tempclr.data.sampling import ParagraphDataset
@@ -90,7 +90,7 @@ def refusals(folder):
 def lose_a_rank(folder, how, silence_seconds):
     """Pretraining by the command; rank 1 gets a signal when the first checkpoint is there."""
     torch.set_num_threads(1)
-    tempclr.trainer.watched_ranks = functools.partial(watched_ranks, silence_seconds=silence_seconds)
+    tempclr.recipes.running.watched_ranks = functools.partial(watched_ranks, silence_seconds=silence_seconds)
     output, rank = folder / how, os.environ["RANK"]
     if rank == "1":
         threading.Thread(target=signalled, args=(output, how), daemon=True).start()
