@@ -286,22 +286,21 @@ class TCLRDataset(_ClipDataset):
         )
 
     def _is_long_enough(self, num_video_frames: int) -> bool:
-        skips = self.sampler.global_skips
-        return any(self.sampler.clips(num_video_frames, start=0, skip=skip) is not None for skip in skips)
+        skips = {"skip": min(self.sampler.global_skips), "paired_skip": min(self.sampler.paired_skips, default=None)}
+        return self.sampler.clips(num_video_frames, start=0, **skips) is not None
 
     def _sample(self, video: ActionVideo, generator: torch.Generator) -> dict[str, Any] | None:
         nominal = self._nominal(video)
         clips = self.sampler.sample(nominal.num_frames, generator=generator)
         if clips is None:
             return None
-        frames, places = self._read(video, [clips.global_frames, *clips.local_frames], nominal.frames_per_second)
+        read = [clips.global_frames, clips.paired_frames, *clips.local_frames]
+        frames, (first, second, *moments) = self._read(video, read, nominal.frames_per_second)
+        places = [first, *moments, second, *moments]
         height, width = frames.shape[-2:]
-        drawn = [
-            draw_augmentation(self.augmentation, height=height, width=width, generator=generator)
-            for _ in range(2 * len(places))
-        ]
+        drawn = [draw_augmentation(self.augmentation, height=height, width=width, generator=generator) for _ in places]
         size = self.augmentation.image_size
-        views = augment_clips(frames, places * 2, drawn, image_size=size).unflatten(0, (2, len(places)))
+        views = augment_clips(frames, places, drawn, image_size=size).unflatten(0, (2, 1 + len(moments)))
         return {"global_clips": views[:, 0].clone(), "local_clips": views[:, 1:].clone()}
 
 

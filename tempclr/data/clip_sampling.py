@@ -33,11 +33,13 @@ _RELEASED_TEST_MARGIN = 10  # frames left unused at the end of a video by the re
 class PretrainingClips:
     """Nominal frame numbers of one video's clips, int64: of the global clip ``(T,)``, of the local ones ``(P, T)``.
 
-    Local clip p covers the time of slice p of the global clip's feature map. Both views take the same frames.
+    Local clip p covers the time of slice p of the global clip's feature map. Both views take the same frames, but for
+    ``paired_frames`` ``(T,)``: the second view's global clip, which is the first one's unless it has a skip of its own.
     """
 
     global_frames: np.ndarray
     local_frames: np.ndarray
+    paired_frames: np.ndarray
 
 
 # Note [What becomes of short videos]: the released code drops videos with less than 57 frames without a word (83 of
@@ -57,6 +59,9 @@ class ClipSampler:
             ``global_skip / num_timesteps``, 1 by default, which must be whole.
         short_videos: what becomes of a video shorter than the span: ``"loop"``, ``"mirror"`` or ``"drop"``
             (Note [What becomes of short videos]).
+        paired_skip: of the second view's global clip, or several of which one is drawn (the paper's other ablation in
+            D.5); None is the first view's. Both begin at one frame and the longer one is the span that a video must
+            fill; local clips stay with the first, so slices of the second are then no longer their counterparts.
 
     Raises:
         ValueError: a number below 1, skips that do not divide, an unknown rule.
@@ -70,6 +75,7 @@ class ClipSampler:
     global_skip: int | tuple[int, ...] = 4
     num_timesteps: int = 4
     short_videos: str = "loop"
+    paired_skip: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_rule(self.short_videos)
@@ -79,40 +85,57 @@ class ClipSampler:
         if uneven:
             whole = f"multiples of num_timesteps={self.num_timesteps}, so that local clips tile the global one"
             raise ValueError(f"global_skip must be {whole}, got {uneven[0]}")
+        if self.paired_skip is not None and min(self.paired_skips, default=0) < 1:
+            raise ValueError(f"paired_skip must be at least 1, got {self.paired_skip}")
 
     @property
     def global_skips(self) -> tuple[int, ...]:
         """All skips that the global clip may have."""
         return (self.global_skip,) if isinstance(self.global_skip, int) else tuple(self.global_skip)
 
+    @property
+    def paired_skips(self) -> tuple[int, ...]:
+        """All skips that the second view's global clip may have; empty where it is the first view's."""
+        if self.paired_skip is None:
+            return ()
+        return (self.paired_skip,) if isinstance(self.paired_skip, int) else tuple(self.paired_skip)
+
     def sample(self, num_video_frames: int, *, generator: torch.Generator) -> PretrainingClips | None:
         """The clips of a random span; None where ``short_videos="drop"`` drops the video.
 
-        Always draws two numbers, so that one video's length leaves the next one's draws alone.
+        Always draws as many numbers, so that one video's length leaves the next one's draws alone.
         """
         skip = self.global_skips[_draw(len(self.global_skips), generator)]
-        start = _random_start(num_video_frames, self.num_frames * skip, self.short_videos, generator)
-        return self.clips(num_video_frames, start=start, skip=skip)
+        paired = self.paired_skips[_draw(len(self.paired_skips), generator)] if self.paired_skips else skip
+        start = _random_start(num_video_frames, self.num_frames * max(skip, paired), self.short_videos, generator)
+        return self.clips(num_video_frames, start=start, skip=skip, paired_skip=paired)
 
-    def clips(self, num_video_frames: int, *, start: int, skip: int | None = None) -> PretrainingClips | None:
-        """The clips of the span from ``start``, at the global clip's ``skip`` (the only or first one by default)."""
+    def clips(
+        self, num_video_frames: int, *, start: int, skip: int | None = None, paired_skip: int | None = None
+    ) -> PretrainingClips | None:
+        """The clips of the span from ``start``, at the global clips' skips (the only or first ones by default)."""
         skip = self.global_skips[0] if skip is None else skip
+        paired = (*self.paired_skips, skip)[0] if paired_skip is None else paired_skip
         steps = np.arange(self.num_frames)
         local_starts = start + self.num_frames * (skip // self.num_timesteps) * np.arange(self.num_timesteps)
-        global_frames = start + skip * steps
+        global_frames, paired_frames = start + skip * steps, start + paired * steps
         local_frames = local_starts[:, None] + (skip // self.num_timesteps) * steps
         if self.short_videos != "drop":
             return PretrainingClips(
                 _wrapped(global_frames, num_video_frames, self.short_videos),
                 _wrapped(local_frames, num_video_frames, self.short_videos),
+                _wrapped(paired_frames, num_video_frames, self.short_videos),
             )
-        if num_video_frames <= self.num_frames * skip - self.num_frames // 2:
+        if num_video_frames <= self.num_frames * max(skip, paired) - self.num_frames // 2:
             return None
-        whole = _repaired(global_frames, num_video_frames, max_missing=self.num_frames // 8)
+        whole, second = (
+            _repaired(frames, num_video_frames, max_missing=self.num_frames // 8)
+            for frames in (global_frames, paired_frames)
+        )
         last = _repaired(local_frames[-1], num_video_frames, max_missing=self.num_frames // 2)
-        if whole is None or last is None or local_frames[:-1].max(initial=0) >= num_video_frames:
+        if whole is None or second is None or last is None or local_frames[:-1].max(initial=0) >= num_video_frames:
             return None
-        return PretrainingClips(whole, np.concatenate([local_frames[:-1], last[None]]))
+        return PretrainingClips(whole, np.concatenate([local_frames[:-1], last[None]]), second)
 
 
 def sample_training_clip(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -89,6 +89,9 @@ class TCLRClipArguments:
         default_factory=lambda: [4],
         metadata={"help": "the global clip's frames are so many apart; of several, one is drawn"},
     )
+    paired_skip: list[int] | None = field(
+        default=None, metadata={"help": "the same of the second view's global clip; that of the first"}
+    )
     short_videos: str = field(
         default="loop", metadata={"help": "what becomes of short videos", "choices": SHORT_VIDEOS}
     )
@@ -98,6 +101,9 @@ class TCLRClipArguments:
     )
     cutout_size: list[int] | None = field(
         default=None, metadata={"help": "smallest and largest side of the cut-out in pixels; 9 18 at 112"}
+    )
+    released_crop_bias: bool = field(
+        default=False, metadata={"help": "crops never reach the right edge of wide frames, as released"}
     )
     short_side: int | None = field(default=240, metadata={"help": "larger frames are scaled to this side when read"})
     frames_per_second: float | None = field(default=None, metadata={"help": "rate at which frames are counted; own"})
@@ -113,7 +119,11 @@ class TCLRClipArguments:
             self.cutout_size or [max(1, round(side * self.image_size / 112)) for side in PRETRAINING.cutout_size]
         )
         try:
-            recipe = AugmentationRecipe(image_size=self.image_size, cutout_size=size)  # type: ignore[arg-type]
+            recipe = AugmentationRecipe(
+                image_size=self.image_size,
+                cutout_size=size,  # type: ignore[arg-type]
+                released_crop_bias=self.released_crop_bias,
+            )
             if self.augmentations == "complex":
                 recipe = recipe.with_complex()
             return recipe.without(*(AUGMENTATIONS if self.augmentations == "none" else self.without or ()))
@@ -133,13 +143,18 @@ class TCLRClipArguments:
                 global_skip=skips[0] if len(skips) == 1 else skips,
                 num_timesteps=self.num_timesteps,
                 short_videos=self.short_videos,
+                paired_skip=None if self.paired_skip is None else tuple(self.paired_skip),
             )
         except ValueError as error:
-            raise InputError(str(error), field="global_skip") from error
+            name = "paired_skip" if str(error).startswith("paired_skip") else "global_skip"
+            raise InputError(str(error), field=name) from error
 
-    def dataset(self, videos: Sequence[ActionVideo], *, seed: int) -> TCLRDataset:
-        """What a loader reads of the videos."""
-        return TCLRDataset(
+    def dataset(self, videos: Sequence[ActionVideo], *, seed: int, show_progress_bar: bool = False) -> TCLRDataset:
+        """What a loader reads of the videos.
+
+        Those that options leave out, as too short or unreadable, are taken out at once and listed in ``left_out``.
+        """
+        dataset = TCLRDataset(
             videos,
             sampler=self.sampler(),
             augmentation=self.recipe(),
@@ -148,6 +163,8 @@ class TCLRClipArguments:
             short_side=self.short_side,
             unreadable_videos="skip" if self.skip_unreadable else "raise",
         )
+        dataset.remove_unusable(show_progress_bar=show_progress_bar)
+        return dataset
 
 
 class TCLRTrainer(PlateauTrainer):
@@ -195,14 +212,15 @@ def pretrain_tclr(
     model_arguments, clips = model_arguments or TCLRModelArguments(), clip_arguments or TCLRClipArguments()
     check_output_folder(training_arguments.output_dir)
     checkpoint = find_checkpoint(training_arguments)
+    made: dict[str, Any] = {"seed": training_arguments.seed, "show_progress_bar": not training_arguments.disable_tqdm}
     train, evaluation = (
-        one if one is None or isinstance(one, TCLRDataset) else clips.dataset(one, seed=training_arguments.seed)
+        one if one is None or isinstance(one, TCLRDataset) else clips.dataset(one, **made)
         for one in (videos, eval_videos)
     )
     assert train is not None
     _check_last_batch(len(train), training_arguments)
     set_seed(training_arguments.seed)
-    model = _model(checkpoint, model_arguments, clips)
+    model = _model(checkpoint, model_arguments, clips, aligned_views=train.sampler.paired_skip is None)
     model = model.to(memory_format=torch.channels_last_3d) if training_arguments.channels_last else model
     trainer = TCLRTrainer(
         model=model,
@@ -219,32 +237,53 @@ def pretrain_tclr(
 def _check_last_batch(num_videos: int, arguments: TCLRTrainingArguments) -> None:
     """A video alone has nothing to be contrasted with, and batch normalisation has no statistics of one vector."""
     batch = arguments.train_batch_size
-    alone = num_videos % (batch * arguments.world_size) == 1 and not arguments.dataloader_drop_last
+    joint = batch * arguments.world_size
+    if arguments.dataloader_drop_last and num_videos < joint:
+        told = f"{num_videos} videos do not fill one batch of {joint}, and --dataloader_drop_last leaves them all out"
+        raise InputError(f"{told}: give a smaller size", field="per_device_train_batch_size")
+    alone = num_videos % joint == 1 and not arguments.dataloader_drop_last
     if batch == 1 or num_videos == 1 or alone:
         told = f"batches of {batch} of {num_videos} videos leave one video alone"
         raise InputError(f"{told}: give another size, or --dataloader_drop_last", field="per_device_train_batch_size")
 
 
-def _model(checkpoint: str | None, arguments: TCLRModelArguments, clips: TCLRClipArguments) -> TCLRModel:
+def _model(
+    checkpoint: str | None, arguments: TCLRModelArguments, clips: TCLRClipArguments, *, aligned_views: bool
+) -> TCLRModel:
     """The model of the checkpoint, one that starts from another model, or a new one."""
     # The middle square of tests, 0.8 of the shorter side as published, stands in the configuration for who extracts.
     resize_size = round(clips.image_size / 0.8)
     shape = {"num_frames": clips.num_frames, "image_size": clips.image_size, "resize_size": resize_size}
+    settings = {"aligned_views": aligned_views, **arguments.settings()}
     start = checkpoint or arguments.init_from
     if start is None:
         backbone = VideoResNetConfig(**shape, **arguments.sizes())
-        settings = {"num_timesteps": clips.num_timesteps, **arguments.settings()}
-        return TCLRModel(TCLRConfig(backbone_config=backbone, **settings))
-    if arguments.init_from is not None and arguments.sizes():
-        name = "width" if arguments.variant is None else "variant"
-        raise InputError(f"the sizes of {arguments.init_from!r} are given by it: leave them out", field=name)
+        return TCLRModel(TCLRConfig(backbone_config=backbone, num_timesteps=clips.num_timesteps, **settings))
     model = read_clip_model(start, TCLRModel)
-    for name, value in {"num_timesteps": clips.num_timesteps, "projection_size": arguments.projection_size}.items():
-        if value is not None and getattr(model.config, name) != value:
-            raise InputError(f"{start!r} has {name} {getattr(model.config, name)}, asked for is {value}", field=name)
-    for name, value in arguments.settings().items():
+    _check_built_as_asked(start, model.config, arguments, clips)
+    for name, value in settings.items():
         setattr(model.config, name, value)
     for name, value in shape.items():
         setattr(model.config.backbone_config, name, value)
     TCLRConfig(**model.config.to_dict())  # raises what is wrong with the settings
     return model
+
+
+def _check_built_as_asked(
+    start: str, config: TCLRConfig, arguments: TCLRModelArguments, clips: TCLRClipArguments
+) -> None:
+    """What the weights of a model fix is not to be had otherwise, and not passed over where it was asked for."""
+    backbone = config.backbone_config
+    asked = {
+        "num_timesteps": (config.num_timesteps, clips.num_timesteps),
+        "projection_size": (config.projection_size, arguments.projection_size),
+        "head_norm": (config.head_norm, arguments.head_norm),
+        "variant": (backbone.variant, arguments.variant),
+    }
+    if arguments.width is not None:
+        sizes = replace(arguments, variant=arguments.variant or backbone.variant).sizes()["hidden_sizes"]
+        asked["width"] = (list(backbone.hidden_sizes), sizes)
+    for name, (found, wanted) in asked.items():
+        if wanted is not None and found != wanted:
+            told = "hidden_sizes" if name == "width" else name
+            raise InputError(f"{start!r} has {told} {found}, asked for is {wanted}", field=name)

@@ -102,6 +102,17 @@ def test_a_sample_has_two_views_of_the_same_frames(videos):
         assert torch.equal(sample["local_clips"][0, p, ::4], sample["global_clips"][0, 4 * p : 4 * p + 4])
 
 
+def test_only_the_second_global_clip_follows_a_skip_of_its_own(videos):
+    settings = {"augmentation": SMALL.without(*AUGMENTATIONS)}
+    sample = TCLRDataset(videos, sampler=ClipSampler(paired_skip=1), **settings)[0]
+    first, second = sample["global_clips"]
+    assert torch.equal(first, TCLRDataset(videos, **settings)[0]["global_clips"][0])
+    assert torch.equal(sample["local_clips"][0], sample["local_clips"][1])
+    assert torch.equal(second, sample["local_clips"][0, 0]) and not torch.equal(first, second)
+    for p in range(4):
+        assert torch.equal(sample["local_clips"][0, p, ::4], first[4 * p : 4 * p + 4])
+
+
 def test_two_timesteps(videos):
     sample = TCLRDataset(videos, sampler=ClipSampler(num_timesteps=2), augmentation=SMALL)[1]
     assert sample["local_clips"].shape == (2, 2, 16, 3, 32, 32)
@@ -225,6 +236,17 @@ def test_evenly_placed_clips_need_nine_frames_only(bad_folder):
     )
     dataset.remove_unusable()
     assert len(dataset) == 2
+
+
+def test_a_video_is_long_enough_if_the_smallest_skips_are(bad_folder):
+    """Note [Unusable videos are taken out first]: 70 frames are too few for a second view of 128."""
+    good = read_action_videos(bad_folder / "rows.jsonl")[:1]
+    some, none = (ClipSampler(short_videos="drop", paired_skip=skips) for skips in ((8, 2), 8))
+    dataset = TCLRDataset(good, sampler=some, augmentation=SMALL)
+    dataset.remove_unusable()
+    assert len(dataset) == 1
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="0 unreadable, 1 too short"):
+        TCLRDataset(good, sampler=none).remove_unusable()
 
 
 def test_nothing_is_taken_out_unasked_and_not_everything(bad_folder, monkeypatch):

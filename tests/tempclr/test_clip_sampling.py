@@ -118,6 +118,30 @@ def test_random_skips_draw_each_of_them():
     assert all(59 <= skips.count(skip) <= 141 for skip in (4, 8, 12))
 
 
+@pytest.mark.parametrize("short_videos", SHORT_VIDEOS)
+@pytest.mark.parametrize("paired_skip", [1, 4, 6])
+def test_the_second_view_may_have_a_skip_of_its_own(paired_skip, short_videos):
+    """All else is as without it, and the longer of both clips lies within the video."""
+    sampler = ClipSampler(paired_skip=paired_skip, short_videos=short_videos)
+    clips, plain_clips = sampler.clips(200, start=7), ClipSampler().clips(200, start=7)
+    assert clips.paired_frames.tolist() == list(range(7, 7 + 16 * paired_skip, paired_skip))
+    assert np.array_equal(plain_clips.paired_frames, plain_clips.global_frames)
+    for name in ("global_frames", "local_frames"):
+        assert np.array_equal(getattr(clips, name), getattr(plain_clips, name))
+    span, draws = 16 * max(4, paired_skip), generator()
+    starts = {int(sampler.sample(span + 3, generator=draws).paired_frames[0]) for _ in range(100)}
+    assert starts == ({0, 1, 2} if short_videos == "drop" else {0, 1, 2, 3})
+    shorter = sampler.sample(span - 8, generator=draws)
+    assert shorter is None if short_videos == "drop" else shorter.paired_frames.max() < span - 8
+
+
+def test_skips_of_the_second_view_are_drawn_apart_from_the_first_ones():
+    sampler, draws = ClipSampler(global_skip=(4, 8), paired_skip=(1, 2)), generator()
+    found = [sampler.sample(500, generator=draws) for _ in range(100)]
+    pairs = {(int(np.diff(clips.global_frames)[0]), int(np.diff(clips.paired_frames)[0])) for clips in found}
+    assert pairs == {(4, 1), (4, 2), (8, 1), (8, 2)}  # one of four fails to come in 100 draws once in 3e12
+
+
 def test_equal_generators_draw_equal_clips():
     sampler = ClipSampler()
     one, other = (sampler.sample(300, generator=generator(5)) for _ in range(2))
@@ -139,6 +163,8 @@ def test_random_training_clips_stay_in_the_video():
         ({"global_skip": (4, 6)}, "got 6"),
         ({"global_skip": ()}, "at least 1"),
         ({"num_frames": 0}, "at least 1"),
+        ({"paired_skip": 0}, "paired_skip must be at least 1, got 0"),
+        ({"paired_skip": ()}, "paired_skip must be at least 1"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -8,6 +8,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoModelForVideoClassification
 
 from tempclr import TCLRConfig, TCLRForVideoClassification, TCLRModel, VideoResNetModel, tclr_loss
+from tempclr.tclr_losses import global_local_loss
 
 BACKBONE = {"variant": "r3d_10", "hidden_sizes": [4, 4, 6, 8, 10]}
 
@@ -70,6 +71,20 @@ def test_global_clips_alone_are_trained_without_local_ones():
     assert short.loss == short.instance_loss
     assert make(losses=["instance"], loss_weights="official").train()(*views()).local_instance_loss is not None
     assert alone.eval()(*views()).local_embeds is not None
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_timesteps_of_another_time_have_no_counterparts(separate):
+    """Note [Views of different skips]."""
+    settings = {"separate_batch_statistics": separate, "losses": ["global_local"]}
+    model, all_views = make(aligned_views=False, **settings).train(), make(**settings).train()
+    output, other = model(*views()), all_views(*views())
+    torch.testing.assert_close(output.timestep_embeds, other.timestep_embeds)
+    first = [global_local_loss(output.timestep_embeds[:, 0], local) for local in output.local_embeds.unbind(1)]
+    torch.testing.assert_close(output.global_local_loss, sum(first) / 2)
+    assert abs(output.global_local_loss - other.global_local_loss) > 1e-3
+    instances = make(aligned_views=False, losses=["instance"]).train()(*views())
+    torch.testing.assert_close(instances.loss, make(losses=["instance"]).train()(*views()).loss)
 
 
 def test_in_evaluation_statistics_make_no_difference():
@@ -176,6 +191,17 @@ def test_what_loads_from_what(tmp_path):
     classifier = AutoModelForVideoClassification.from_pretrained(tmp_path / "classes")
     assert isinstance(classifier, TCLRForVideoClassification) and classifier.config.num_labels == 7
     assert classifier.classifier.out_features == 7 and len(classifier.config.id2label) == 7
+
+
+@pytest.mark.parametrize("head_norm", [True, False])
+def test_a_head_that_does_not_fit_is_told(tmp_path, head_norm):
+    make(head_norm=head_norm).save_pretrained(tmp_path)
+    _, report = TCLRModel.from_pretrained(tmp_path, head_norm=not head_norm, output_loading_info=True)
+    told = report["unexpected_keys" if head_norm else "missing_keys"]
+    assert {"head.dense_norm.weight", "head.projection_norm.running_mean"} <= set(told)
+    assert report["missing_keys" if head_norm else "unexpected_keys"] == {"head.projection.bias"}
+    for kind in (TCLRForVideoClassification, VideoResNetModel):
+        assert not kind.from_pretrained(tmp_path, output_loading_info=True)[1]["unexpected_keys"]
 
 
 @pytest.mark.parametrize(

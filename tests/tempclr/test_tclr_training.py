@@ -322,7 +322,6 @@ def test_pretraining_goes_on_from_an_encoder_of_the_same_kind(videos, encoder, t
     trainer = pretrained(videos[:3], tmp_path, model={**start, "losses": ["instance"]}, max_steps=1)
     assert trainer.model.config.losses == ["instance"] and trainer.model.config.backbone_config.hidden_sizes[0] == 2
     for model, clips, told in (
-        ({**start, "width": 4}, {}, "the sizes of .* are given by it"),
         ({**start, "projection_size": 7}, {}, "has projection_size 128, asked for is 7"),
         (start, {"num_timesteps": 2}, "has num_timesteps 4, asked for is 2"),
         ({"width": 0}, {}, "field 'width'"),
@@ -497,6 +496,7 @@ def test_recipes_are_read_whole(name, rows, tmp_path):
     )
     if name == "tclr_official":
         assert (settings[0].loss_weights, settings[1].short_videos) == ("official", "drop")
+        assert settings[1].recipe().released_crop_bias and not TCLRClipArguments().recipe().released_crop_bias
         assert training.warmup_factors == [0.01, 0.05, 0.1, 0.5, 1.0] and training.plateau_patience == 9
     if name == "tclr_ucf101":
         assert (training.learning_rate, training.warmup_epochs, training.num_train_epochs) == (1e-3, 10, 400)

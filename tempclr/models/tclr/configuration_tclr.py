@@ -25,7 +25,9 @@ class TCLRConfig(PreTrainedConfig):
     "instance", "local_local", "global_local"; ``losses``: which of them count; ``loss_weights``: "paper", "official"
     or numbers by part (see ``tempclr.tclr_losses.loss_weights``); ``gather_across_ranks``: the negatives of the
     instance loss are those of all ranks. ``separate_batch_statistics``: in training each of the clips of a video is
-    normalised among those of its kind, as released; False: all of the batch together, in one pass.
+    normalised among those of its kind, as released; False: all of the batch together, in one pass. ``aligned_views``:
+    both views of the global clip cover the time of the local clips; False: the first one alone, and the timesteps of
+    the second take no part in the global-local loss.
 
     Of the classifier: ``classifier_dropout``, and ``freeze``: "none"; "backbone", whose weights and statistics stay as
     they are; or "backbone_weights": its statistics follow the data all the same, as in the released linear evaluation.
@@ -58,6 +60,7 @@ class TCLRConfig(PreTrainedConfig):
     losses: Any = LOSSES
     gather_across_ranks: bool = True
     separate_batch_statistics: bool = True
+    aligned_views: bool = True
     classifier_dropout: float | int = 0.0
     freeze: str = "none"
 

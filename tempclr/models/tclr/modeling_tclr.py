@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
 from .configuration_tclr import TCLRConfig
 
+HEAD_KEYS = r"^head\."
 NEEDS_PACKAGE = "{what} needs the tempclr package, which cannot be imported here ({error}): pip install tempclr"
 
 
@@ -73,7 +74,7 @@ class TCLRPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     _no_split_modules: ClassVar = ["VideoResNetBasicBlock", "VideoResNetPlainBlock"]
     _keys_to_ignore_on_load_missing: ClassVar = [r"num_batches_tracked"]
-    _keys_to_ignore_on_load_unexpected: ClassVar = [r"^head\.", r"^classifier\."]
+    _keys_to_ignore_on_load_unexpected: ClassVar[Any] = [HEAD_KEYS, r"^classifier\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -109,6 +110,8 @@ class TCLRModel(TCLRPreTrainedModel):
         self.backbone: Any = AutoModel.from_config(config.backbone_config)
         self.head = TCLRProjection(config)
         self.post_init()
+        # The backbone's list has joined in, which passes over heads; here a head that does not fit is to be told.
+        self._keys_to_ignore_on_load_unexpected.discard(HEAD_KEYS)
 
     @can_return_tuple
     def get_video_features(
@@ -148,7 +151,7 @@ class TCLRModel(TCLRPreTrainedModel):
         if self.training if return_loss is None else return_loss:
             loss_function, gather = _loss_function()
             across = {"gather": gather} if self.config.gather_across_ranks else {}
-            parts = loss_function(*embeds, **across, **self.config.loss_settings())
+            parts = loss_function(*self._counterparts(*embeds), **across, **self.config.loss_settings())
         names = ("global_embeds", "timestep_embeds", "local_embeds")
         return TCLROutput(**parts, **dict(zip(names, embeds, strict=True)))
 
@@ -179,6 +182,17 @@ class TCLRModel(TCLRPreTrainedModel):
         embeds = self.head(torch.cat(vectors)).split([len(part) for part in vectors])
         shapes = ((num_videos, 2), (num_videos, 2, slices.shape[1]), (num_videos, 2, num_locals))
         return tuple(part.unflatten(0, shape) for part, shape in zip(embeds, shapes, strict=True))
+
+    def _counterparts(self, of_globals: Any, of_timesteps: Any, of_locals: Any) -> tuple[torch.Tensor | None, ...]:
+        """What the losses compare.
+
+        Note [Views of different skips]: where the second view's global clip covers another time than the local clips,
+        its timestep p is not their counterpart. The first view's timesteps then stand in for it: the global-local loss,
+        the mean over all pairs of views, is that of the first view, and counts as much as before.
+        """
+        if of_timesteps is None or self.config.aligned_views:
+            return of_globals, of_timesteps, of_locals
+        return of_globals, of_timesteps[:, :1].expand_as(of_timesteps), of_locals
 
     def _timestep_features(self, clips: torch.Tensor) -> torch.Tensor:
         return self.backbone(clips).timestep_features
