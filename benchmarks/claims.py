@@ -6,8 +6,9 @@ python benchmarks/claims.py                      # seeds 0 to 4
 python benchmarks/claims.py --choose             # writes the recommended recipe, by validation videos; commit it
 python benchmarks/claims.py --pages              # only renews the page from benchmarks/results/claims.json
 
-Test videos are looked at once benchmarks/results/claims_choice.json is committed. Few-shot matching reads recordings
-that come inside the package aeon (pip install --no-deps aeon); --without_few_shot leaves it out.
+Test videos are looked at once benchmarks/results/claims_choice.json is committed. Results of fewer seeds, or without
+few-shot matching, never replace those that are in benchmarks/results: they stay in --output_dir. Few-shot matching
+reads recordings that come inside the package aeon (pip install --no-deps aeon); --without_few_shot leaves it out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tempclr.errors import InputError
-from tempclr.recipes.claims.choice import choose, read_choice, require_commit, write_choice
+from tempclr.recipes.claims.choice import choose, read_choice, refuse_after_test, require_commit, write_choice
 from tempclr.recipes.claims.collection import collect, write_claims
 from tempclr.recipes.claims.grid import ClaimSettings, jobs_of
 from tempclr.recipes.claims.page import write_page
@@ -70,6 +71,7 @@ def main(words: list[str] | None = None, *, settings: ClaimSettings | None = Non
     if sets and find_spec("aeon") is None:
         raise InputError("few-shot matching reads data of aeon: pip install --no-deps aeon, or --without_few_shot")
     if arguments.choose:
+        refuse_after_test(arguments.output_dir)
         chosen = choose(arguments.output_dir, seeds, few_shot_sets=sets)
         write_choice(CHOICE, chosen)
         print(f"{CHOICE}: {chosen['recipe']}, by {chosen['measure']}; commit it, then go on")
@@ -87,9 +89,25 @@ def main(words: list[str] | None = None, *, settings: ClaimSettings | None = Non
     results = collect(arguments.output_dir, seeds, settings, few_shot_sets=sets, choice=choice)
     write_claims(arguments.output_dir / "claims.json", results)
     if test and not left:
-        write_claims(RESULTS, results)
-        write_page(PAGE, json.loads(RESULTS.read_text(encoding="utf-8")))
-        print(f"{PAGE}: {len(results['test_seeds'])} seeds")
+        keep(results, arguments.output_dir)
+
+
+def keep(results: dict[str, Any], output_dir: Path) -> None:
+    """Renew the results and the page of the repository, or, where those there tell more, a page in ``output_dir``."""
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else None
+    results_file, page_file = RESULTS, PAGE
+    if kept is not None and tells_more(kept, results):
+        print(f"{RESULTS} holds more seeds or sets and stays as it is")
+        results_file, page_file = output_dir / "claims.json", output_dir / "claims.md"
+    write_claims(results_file, results)
+    write_page(page_file, json.loads(results_file.read_text(encoding="utf-8")))
+    print(f"{page_file}: {len(results['test_seeds'])} seeds")
+
+
+def tells_more(kept: dict[str, Any], results: dict[str, Any]) -> bool:
+    """Whether the results that are kept have something that the others lack: a seed number or few-shot sets."""
+    fewer_sets = not set(kept["few_shot"]) <= set(results["few_shot"])
+    return len(kept["test_seeds"]) > len(results["test_seeds"]) or fewer_sets
 
 
 def may_test() -> bool:

@@ -57,12 +57,17 @@ def table() -> str:
 
 
 def claims_table() -> str:
-    """What the paper's claims come to on generated videos, in short."""
+    """What the paper's claims come to on generated videos, in short; a sentence while the runs have not been made."""
     from tempclr.evaluation.report import markdown_table
     from tempclr.recipes.claims.tables import short_table
 
+    if not CLAIMS.is_file():
+        return "The paper's claims on generated videos: not run yet (`python benchmarks/claims.py`)."
     made = short_table(json.loads(CLAIMS.read_text(encoding="utf-8")))
-    return f"`python benchmarks/claims.py`: {made.note}\n\n{markdown_table(made.headers, made.rows)}"
+    return (
+        f"`python benchmarks/claims.py`: {made.note}\n\n{markdown_table(made.headers, made.rows)}\n\n"
+        "Claim by claim, with intervals: [docs/claims.md](docs/claims.md)."
+    )
 
 
 # Each file's tables: the marker that begins one, and what makes it. A marker that is not there asks for no table.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import time
@@ -14,28 +15,44 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tempclr.data.sequences import SequenceSet
 from tempclr.errors import InputError
 from tempclr.recipes.claims import work
+from tempclr.recipes.claims.cells import described
 from tempclr.recipes.claims.collection import collect, write_claims
 from tempclr.recipes.claims.grid import (
     CANDIDATES,
     FEW_SHOT_LOSSES,
+    MEMORY_RUNS,
     PERTURBED,
     RUNS,
     STRATEGY_RUNS,
+    UNIT_CANDIDATES,
     ClaimSettings,
     Job,
     folder_name,
     jobs_of,
     lineage,
 )
+from tempclr.recipes.claims.measuring import scored
+from tempclr.recipes.claims.memory import train_and_watch
 from tempclr.recipes.claims.page import page, write_page
+from tempclr.recipes.claims.pictures import PICTURES
 from tempclr.recipes.claims.queue import do_jobs
-from tempclr.recipes.claims.statements import STATEMENTS
+from tempclr.recipes.claims.statements import FEW_SHOT_STATEMENTS, STATEMENTS, Statement
 from tempclr.recipes.claims.statistics import VERDICTS
-from tempclr.recipes.claims.tables import control_rows, described, num_reversed, short_table, tables, verdict_rows
+from tempclr.recipes.claims.tables import short_table, tables
+from tempclr.recipes.claims.verdicts import (
+    control_rows,
+    first_table,
+    gain_table,
+    num_reversed,
+    tried,
+    tried_with,
+    verdict_rows,
+)
 from tempclr.recipes.claims.work import Workshop, model_folder, read_result
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,7 +124,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workshop, list[str]]
 
 
 def _is_wanted(job: Job) -> bool:
-    return "few_shot" not in job.kind or job.name in ("toy/features", "toy/unit", "toy/otam")
+    """The memory has tests of its own."""
+    few = "few_shot" not in job.kind or job.name in ("toy/features", "toy/unit", "toy/otam")
+    return few and job.kind != "memory"
 
 
 def test_a_run_is_done_once_and_a_killed_one_again(done):
@@ -138,6 +157,10 @@ def test_every_statement_names_what_a_run_measures(done):
     assert len(measured["perturbed"]["per_video"]["exchanged: seconds"]) == TINY.num_test
     ranks = measured["pretraining"]["per_video"]["clean/kept/dtw+cap_avg/rank"]
     assert np.mean(np.array(ranks) <= 1) == measured["pretraining"]["numbers"]["clean/kept/dtw+cap_avg/R@1"]
+    clips = scored(measured["pretraining"], "clip/R@5")  # shares of a video's clips, not hits
+    assert len(clips) == TINY.num_test and clips.mean() == pytest.approx(
+        measured["pretraining"]["numbers"]["clip/R@5"], abs=1e-6
+    )
 
 
 def test_the_page_tells_what_was_run_and_what_was_not(done, tmp_path: Path):
@@ -150,12 +173,22 @@ def test_the_page_tells_what_was_run_and_what_was_not(done, tmp_path: Path):
     text = (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert text == page(kept)  # from the file alone
     assert "on test videos: 0." in text and "not run yet" in text and "No choice has been committed" in text
-    assert {path.name for path in (tmp_path / "claims").iterdir()} == {"gains.png", "strategies.png", "candidates.png"}
+    assert {path.name for path in (tmp_path / "claims").iterdir()} == {f"{name}.png" for name in PICTURES}
+    assert all(f"(claims/{name}.png)" in text for name in PICTURES) and "```" not in text
     titles = [table.title for table in tables(kept)]
     assert len(titles) == len(set(titles)) and sum("toy" in title for title in titles) == 1
+    assert re.search(r"a step was exchanged in \d of 3 videos a seed; background was put into 3 of 3", text)
     rows = {(row[0], row[1]): row for row in verdict_rows(kept)}
     told = rows["Table 12, background removed", "DTW: TempCLR above the unit loss, clean protocol"]
     assert told[3].endswith("1 seed") and told[4] in VERDICTS
+    gains = gain_table(kept).rows
+    assert [row[1] for row in gains] == ["+27.5", "+32.1", "+14.7", "+15.6"] and gains[0][3] == told[3]
+    assert gains[0][2:4] != ["not run yet"] * 2 and gains[1][2:] == ["not run yet"] * 3  # OTAM was not trained
+    whole = first_table(kept).rows
+    assert len(whole) == 6 and whole[3][3] == "83.5 / 97.2 / 99.3" and all(None not in row for row in whole)
+    few = rows["5.3", "few-shot, toy: training and matching by OTAM like by DTW"]
+    assert few[3:] == ["needs two seeds", ""]  # of one seed there is no interval
+    assert len(tried(kept)) <= sum(row[4] == VERDICTS[1] for row in rows.values())
     assert {row[4] for row in verdict_rows(kept)} <= {*VERDICTS, ""}
     assert {row[3] for row in control_rows(kept)} <= {"yes", "no", "undecided", ""}
     front = short_table({**kept, "choice": CHOICE})
@@ -198,9 +231,48 @@ def test_the_grid_holds_together():
     assert set(CANDIDATES) | set(PERTURBED) | set(STRATEGY_RUNS.values()) <= set(RUNS)
     assert RUNS["dot>dtw 16"].loss["num_negatives"] == 15  # the positive is the sixteenth
     first = jobs_of([3], few_shot_sets=["a"], test=False)
-    assert len(first) == 2 + len(RUNS) + len(FEW_SHOT_LOSSES)
-    assert {job.kind for job in first} == {"data", "train", "step", "few_shot"}
-    assert len(jobs_of([3], few_shot_sets=["a"], test=True)) == 2 * len(first) - 2
+    assert len(first) == 2 + len(RUNS) + len(FEW_SHOT_LOSSES) + len(MEMORY_RUNS)
+    assert {job.kind for job in first} == {"data", "train", "step", "memory", "few_shot"}
+    assert len(jobs_of([3], few_shot_sets=["a"], test=True)) == 2 * len(first) - 2 - len(MEMORY_RUNS)
+    assert {job.seed for job in jobs_of([3, 4], test=False) if job.kind == "memory"} == {3}
+    assert set(UNIT_CANDIDATES) < set(CANDIDATES) and all(
+        not RUNS[name].loss.get("measure") for name in UNIT_CANDIDATES
+    )
+    pairs = {pair[0] for one in FEW_SHOT_STATEMENTS for pair in (one.own, one.base)}
+    assert pairs <= set(FEW_SHOT_LOSSES)
+    places = {one.place for one in STATEMENTS} | {one.place for one in FEW_SHOT_STATEMENTS}
+    assert all(tried_with(place) for place in places)
+
+
+def test_the_central_claims_have_a_line():
+    def found(words: str) -> list[Statement]:
+        return [one for one in STATEMENTS if words in one.claim]
+
+    below = found("unit loss: DTW below Cap. Avg.")
+    assert {one.paper for one in below} == {"74.5, 56.0", "73.6, 55.7"} and len(below) == 4
+    assert {one.expected for one in below} == {"lower"} and {one.effect for one in below} == {0.185, 0.179}
+    assert {(one.paper, one.expected) for one in found("TempCLR: DTW")[-4:]} == {
+        ("74.5, 83.5", "higher"),
+        ("71.7, 70.4", "lower"),
+    }
+    assert found("OTAM + Cap. Avg.")[0].effect == 0.03 and found("by OTAM above by DTW")[0].effect == 0.018
+    assert found("unpaired slightly above the unit loss")[0].effect == 0.007
+    assert found("norms alone with the sequence loss")[0].effect == 0.017
+    assert all(one.claim.startswith("in pretraining, zero-shot") for one in STATEMENTS if one.place == "Table 7")
+
+
+def test_memory_is_that_of_one_training(done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Note [Memory is measured in a new process]: what that process does; the slow test below does it in one."""
+    shop, _ = done
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = torch.get_num_threads()
+    splits = shop.output_dir / "seed-0" / "videos_and_features"
+    try:
+        found = train_and_watch("dot>dtw", splits, TINY, 0, model_folder(shop.output_dir, 0, "dot"))
+    finally:
+        torch.set_num_threads(before)
+    assert found is None or 0 < found["start_megabytes"] <= found["peak_megabytes"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_settings_are_checked():
@@ -219,7 +291,7 @@ def test_the_command_looks_at_no_test_video_before_the_choice(command, done, tmp
 
     monkeypatch.setattr(command, "do_jobs", noted)
     command.main(["--quick", "--without_few_shot", "--output_dir", str(tmp_path / "out")])
-    assert {job.kind for job in seen} == {"data", "train", "step"} and {job.seed for job in seen} == {0, 1, 2}
+    assert {job.kind for job in seen} == {"data", "train", "step", "memory"} and {job.seed for job in seen} == {0, 1, 2}
     assert "test videos are left alone" in capsys.readouterr().out and not (tmp_path / "page.md").exists()
     monkeypatch.setattr(command, "require_commit", lambda path: None)
     (tmp_path / "choice.md").write_text(json.dumps(CHOICE))
@@ -231,17 +303,60 @@ def test_the_command_looks_at_no_test_video_before_the_choice(command, done, tmp
     assert "**unit loss (cosine) + DTW against joint**" in text
     command.main(["--pages"])
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == text
+    with pytest.raises(InputError, match="the choice stands"):
+        command.main(["--choose", "--without_few_shot", "--output_dir", str(shop.output_dir)])
 
 
-CHOICE = {
+@pytest.mark.parametrize("more", [{"test_seeds": [0, 1]}, {"few_shot": {"toy": {}}}])
+def test_fewer_results_do_not_replace_more(command, done, more, tmp_path, monkeypatch, capsys):
+    shop, _ = done
+    for name in ("RESULTS", "PAGE"):
+        monkeypatch.setattr(command, name, tmp_path / f"{name.lower()}.md")
+    results = collect(shop.output_dir, [0], TINY)
+    (tmp_path / "results.md").write_text(before := json.dumps({**results, **more}))
+    command.keep(results, tmp_path / "out")
+    assert (tmp_path / "results.md").read_text() == before and not (tmp_path / "page.md").exists()
+    kept = json.loads((tmp_path / "out" / "claims.json").read_text(encoding="utf-8"))
+    assert (tmp_path / "out" / "claims.md").read_text(encoding="utf-8") == page(kept)
+    assert "stays as it is" in capsys.readouterr().out
+    (tmp_path / "results.md").write_text(json.dumps(results))
+    command.keep(results, tmp_path / "out")
+    assert (tmp_path / "page.md").is_file()
+
+
+CHOICE: dict[str, Any] = {
     "recipe": "dtw joint",
     "paper_recipe": "dtw",
-    "measure": "dtw",
+    "unit_recipe": "cosine t.1",
+    "runner_up": "dtw",
+    "lead": [0.1],
+    "best_retrieval": "dtw joint",
+    "best_localization": "dtw",
+    "measure": "otam",
     "normalisation": "area",
     "seeds": [0],
-    "scores": {"dtw joint": [0.6, "dtw"], "dtw": [0.5, "dtw"]},
-    "few_shot": {"loss": "otam"},
+    "scores": {
+        name: {"measure": "otam", "retrieval": 0.6, "localization": 0.5, "total": 0.55, "totals": [0.55]}
+        for name in ("dtw joint", "dtw", "cosine t.1")
+    },
+    "few_shot": {"loss": "otam", "scores": {"features": 0.6, "unit": 0.5, "otam": 0.7}},
 }
+
+
+def test_the_page_tells_what_the_choice_is_held_against(done):
+    shop, _ = done
+    choice = {**CHOICE, "unit_recipe": "dot"}
+    choice["scores"] = {**CHOICE["scores"], "dot": CHOICE["scores"]["dtw"]}
+    results = collect(shop.output_dir, [0], TINY, few_shot_sets=["toy"], choice=choice)
+    assert any(key.startswith("dtw minus dot, otam, ") for key in results["recommendation"])
+    assert not any(" minus cosine" in key for key in results["recommendation"])
+    text = page(json.loads(json.dumps(results)))
+    assert "| otam R@1 (chosen measure) |" in text and "Test videos, by otam: minus the best unit loss" in text
+    assert "+10.0 in the only seed" in text and "By retrieval alone unit loss (cosine) + DTW against joint" in text
+    assert "Chosen in tasks over the training classes: **+ order, OTAM (0.3 / 0.7)**" in text
+    plain = {**choice, "few_shot": {"loss": "features", "scores": CHOICE["few_shot"]["scores"]}}
+    text = page(json.loads(json.dumps({**results, "choice": plain})))
+    assert "**No training beats the features themselves**" in text and "there is no `unpaired`" in text
 
 
 def test_recordings_have_what_an_encoder_needs(command):
@@ -296,3 +411,5 @@ def test_processes_share_the_jobs_and_a_kill_loses_the_running_ones_alone(tmp_pa
     assert second.stdout.splitlines()[-1] == "0"
     assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
     assert model_folder(tmp_path / "out", 0, "dot>dtw").is_dir()
+    memory = read_result(Job("memory", 0, "dot>dtw"), tmp_path / "out")
+    assert memory is not None and 0 < memory["memory"]["start_megabytes"] < memory["memory"]["peak_megabytes"]

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from tempclr.errors import InputError
-from tempclr.recipes.claims.choice import RETRIEVAL_MEASURES, choose, read_choice, require_commit, write_choice
+from tempclr.recipes.claims.choice import (
+    RETRIEVAL_MEASURES,
+    choose,
+    read_choice,
+    refuse_after_test,
+    require_commit,
+    write_choice,
+)
 from tempclr.recipes.claims.grid import CANDIDATES, FEW_SHOT_LOSSES, ClaimSettings, Job
 from tempclr.recipes.claims.work import Workshop, do_job
 
@@ -52,9 +59,33 @@ def results(tmp_path: Path) -> Path:
 def test_the_highest_mean_over_the_seeds_is_chosen_with_its_measure(results: Path):
     found = choose(results, [0, 1], few_shot_sets=["a"])
     assert (found["recipe"], found["measure"], found["normalisation"]) == ("dtw unpaired", "otam", "sides")
-    assert found["scores"]["dtw unpaired"][0] == pytest.approx(0.65)
+    scores = found["scores"]["dtw unpaired"]
+    assert scores["measure"] == "otam" and scores["totals"] == pytest.approx([0.6, 0.7])
+    assert [scores[key] for key in ("total", "retrieval", "localization")] == pytest.approx([0.65] * 3)
+    assert found["runner_up"] == "dtw" and found["lead"] == pytest.approx([-0.02, 0.08])
+    assert found["best_retrieval"] == found["best_localization"] == "dtw unpaired" and found["unit_recipe"] == "dot"
     assert found["few_shot"]["loss"] == "otam" and found["seeds"] == [0, 1]
     assert choose(results, [0])["recipe"] == "dtw"
+
+
+def test_the_best_by_retrieval_and_by_localization_may_be_others(results: Path):
+    for name, key, more in (("cosine t.1", "localization", 0.69), ("otam", "retrieval", 0.7)):
+        found = numbers(0.5)
+        for one in [one for one in found if (one == "localization") == (key == "localization")]:
+            found[one] = more
+        put(Job("train", 0, name), results, {"validation": {"numbers": found}})
+    made = choose(results, [0])
+    assert (made["best_localization"], made["best_retrieval"]) == ("cosine t.1", "otam")
+    assert (made["recipe"], made["unit_recipe"]) == ("dtw", "cosine t.1")
+
+
+@pytest.mark.parametrize("kind", ["test", "few_shot_test"])
+def test_after_a_test_result_nothing_is_chosen(results: Path, kind: str):
+    """Note [No test before the choice]."""
+    refuse_after_test(results)
+    put(Job(kind, 1, "dot"), results, {})
+    with pytest.raises(InputError, match="the choice stands"):
+        refuse_after_test(results)
 
 
 def test_of_equal_scores_the_simpler_is_chosen(results: Path):

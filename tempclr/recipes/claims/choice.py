@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from tempclr.errors import InputError
-from tempclr.recipes.claims.grid import CANDIDATES, FEW_SHOT_LOSSES, Job
+from tempclr.recipes.claims.grid import CANDIDATES, FEW_SHOT_LOSSES, UNIT_CANDIDATES, Job
 from tempclr.recipes.claims.measuring import NORMALISATIONS
 from tempclr.recipes.claims.work import read_result
 
-__all__ = ["choose", "require_commit", "validation_score", "write_choice"]
+__all__ = ["choose", "read_choice", "refuse_after_test", "require_commit", "validation_score", "write_choice"]
 
 PAPER_RECIPE = "dtw"
 RETRIEVAL_MEASURES = ("dtw", "otam", "dtw+cap_avg", "otam+cap_avg", "cap_avg")
@@ -45,30 +45,49 @@ def choose(output_dir: Path, seeds: Sequence[int], *, few_shot_sets: Sequence[st
 
     Test results are not read. The loss for few-shot matching is the one whose DTW and OTAM do best in tasks over the
     training classes. Raises :class:`InputError` where a run is missing.
+
+    Returns ``recipe`` and ``measure``; ``scores``: for each candidate its best measure, ``retrieval``,
+    ``localization``, ``total`` and ``totals``, one a seed; ``runner_up``, the next best, with ``lead``, by how much the
+    winner's total is higher in each seed; ``best_retrieval`` and ``best_localization``;
+    ``unit_recipe``, the best of the unit losses.
     """
-    found: dict[tuple[str, str], dict[str, float]] = {}
-    for name in CANDIDATES:
-        numbers = [_validation(output_dir, seed, name)["numbers"] for seed in seeds]
-        for measure in RETRIEVAL_MEASURES:
-            scores = [validation_score(one, measure) for one in numbers]
-            found[name, measure] = {key: float(np.mean([one[key] for one in scores])) for key in scores[0]}
-    best = max(found, key=lambda pair: round(found[pair]["total"], 6))
+    scores = {name: _best_measure(output_dir, seeds, name) for name in CANDIDATES}
+
+    def ranked(key: str, names: Sequence[str] = CANDIDATES) -> list[str]:
+        return sorted(names, key=lambda name: -round(scores[name][key], 6))  # stable: of equals the simpler is first
+
+    first, second = ranked("total")[:2]
     normalisations = {
         kind: float(
-            np.mean([_validation(output_dir, seed, best[0])["numbers"][f"normalised/{kind}/R@1"] for seed in seeds])
+            np.mean([_validation(output_dir, seed, first)["numbers"][f"normalised/{kind}/R@1"] for seed in seeds])
         )
         for kind in (*NORMALISATIONS, "soft")
     }
     return {
-        "recipe": best[0],
-        "measure": best[1],
+        "recipe": first,
+        "measure": scores[first]["measure"],
+        "runner_up": second,
+        "lead": np.subtract(scores[first]["totals"], scores[second]["totals"]).tolist(),
+        "best_retrieval": ranked("retrieval")[0],
+        "best_localization": ranked("localization")[0],
+        "unit_recipe": ranked("total", UNIT_CANDIDATES)[0],
         "normalisation": max(normalisations, key=lambda kind: normalisations[kind]),
         "normalisations": normalisations,
-        "scores": {name: max((found[name, one]["total"], one) for one in RETRIEVAL_MEASURES) for name in CANDIDATES},
+        "scores": scores,
         "paper_recipe": PAPER_RECIPE,
         "few_shot": _few_shot_choice(output_dir, seeds, few_shot_sets),
         "seeds": list(seeds),
     }
+
+
+def _best_measure(output_dir: Path, seeds: Sequence[int], name: str) -> dict[str, Any]:
+    numbers = [_validation(output_dir, seed, name)["numbers"] for seed in seeds]
+    found = []
+    for measure in RETRIEVAL_MEASURES:
+        scores = [validation_score(one, measure) for one in numbers]
+        means: dict[str, Any] = {key: float(np.mean([one[key] for one in scores])) for key in scores[0]}
+        found.append({"measure": measure, **means, "totals": [one["total"] for one in scores]})
+    return max(found, key=lambda one: round(one["total"], 6))
 
 
 def _few_shot_choice(output_dir: Path, seeds: Sequence[int], sets: Sequence[str]) -> dict[str, Any]:
@@ -103,6 +122,18 @@ def write_choice(path: Path, choice: Mapping[str, Any]) -> None:
 
 def read_choice(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def refuse_after_test(output_dir: Path) -> None:
+    """Refuse to choose again once a test video was looked at. See Note [No test before the choice].
+
+    Raises:
+        InputError: ``output_dir`` holds a test result.
+    """
+    for kind in ("test", "few_shot_test"):
+        found = next(output_dir.glob(f"seed-*/{kind}/*.json"), None)
+        if found is not None:
+            raise InputError("test results are there: the choice stands", file=found)
 
 
 def require_commit(path: Path) -> None:

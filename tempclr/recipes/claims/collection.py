@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from tempclr.data.files import atomic_path
-from tempclr.recipes.claims.grid import CANDIDATES, FEW_SHOT_LOSSES, RUNS, ClaimSettings, Job
+from tempclr.recipes.claims.grid import CANDIDATES, FEW_SHOT_LOSSES, MEMORY_RUNS, RUNS, ClaimSettings, Job
 from tempclr.recipes.claims.measuring import scored
-from tempclr.recipes.claims.statements import STATEMENTS
-from tempclr.recipes.claims.statistics import two_level_interval
+from tempclr.recipes.claims.statements import FEW_SHOT_STATEMENTS, STATEMENTS
+from tempclr.recipes.claims.statistics import Interval, student_interval, two_level_interval
 from tempclr.recipes.claims.work import read_result
 
 __all__ = ["collect", "write_claims"]
@@ -34,7 +34,8 @@ def collect(
 
     ``runs[name]["test"][key]`` and ``["validation"][key]``: one number a seed that did the run; ``differences``: an
     interval for each statement whose runs have a seed in common, else None; ``recommendation``: each candidate against
-    the unit loss and against the paper's recipe; ``few_shot``, ``step``, ``spent``.
+    the best unit loss and against the paper's recipe; ``few_shot`` and ``few_shot_differences``, by set; ``step``,
+    ``memory``, ``spent``.
     """
     test = {name: _per_seed(output_dir, seeds, "test", name) for name in RUNS}
     train = {name: _per_seed(output_dir, seeds, "train", name) for name in RUNS}
@@ -44,7 +45,7 @@ def collect(
             runs[name] = {
                 "test": _numbers([one["test"] for one in test[name].values()]),
                 "validation": _numbers([one["validation"] for one in train[name].values() if name in CANDIDATES]),
-                "spent": _mean_spent([one["spent"] for one in train[name].values()]),
+                "spent": _spent(train[name]),
             }
     found = {name: {seed: one["test"] for seed, one in test[name].items()} for name in RUNS}
     return {
@@ -56,8 +57,10 @@ def collect(
         "differences": [_interval(statement.terms, found) for statement in STATEMENTS],
         "recommendation": _recommendation(found, choice),
         "few_shot": _few_shot(output_dir, seeds, few_shot_sets),
+        "few_shot_differences": {name: _few_shot_differences(output_dir, seeds, name) for name in few_shot_sets},
         "step": _numbers([{"numbers": one["step"]} for one in _per_seed(output_dir, seeds, "step", "").values()]),
-        "data_spent": _mean_spent([one["spent"] for one in _per_seed(output_dir, seeds, "data", "").values()]),
+        "memory": {name: one for name in MEMORY_RUNS if (one := _memory(output_dir, seeds, name))},
+        "spent": _spent_by_kind(output_dir, seeds, few_shot_sets),
         "choice": None if choice is None else dict(choice),
     }
 
@@ -89,7 +92,7 @@ def _per_seed(output_dir: Path, seeds: Sequence[int], kind: str, name: str) -> d
 def _numbers(results: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     if not results:
         return {}
-    keys = [key for key in results[0]["numbers"] if _is_shown(key)]
+    keys = [key for key in results[0]["numbers"] if _is_shown(key) and all(key in one["numbers"] for one in results)]
     return {key: [float(one["numbers"][key]) for one in results] for key in keys}
 
 
@@ -98,25 +101,42 @@ def _is_shown(key: str) -> bool:
     kind, _, plain_key = key.rpartition(": ")
     if kind:
         return plain_key in PERTURBED_KEYS
-    return "/" not in key or key.endswith("/R@1") or key.startswith(("seconds/", "share/", "clean/removed/dtw/R@"))
+    if "/" not in key or key.endswith("/R@1") or key.startswith(("seconds/", "share/")):
+        return True
+    return "/R@" in key and key.startswith(("clean/", "official/")) and key.split("/")[2] in ("dtw", "cap_avg")
 
 
-def _mean_spent(spent: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
-    for key in ("wall_seconds", "processor_seconds", "peak_megabytes"):
-        values = [one[key] for one in spent if one.get(key) is not None]
-        found[key] = float(np.mean(values)) if values else None
-    return found
+def _spent(found: Mapping[int, Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Of a job, a number a seed: processor and clock seconds, and of a training the processor's without validation."""
+    told = {key: [one["spent"][key] for one in found.values()] for key in ("processor_seconds", "wall_seconds")}
+    training = [one["training_processor_seconds"] for one in found.values() if "training_processor_seconds" in one]
+    return {**told, "training_processor_seconds": training} if training else told
+
+
+def _spent_by_kind(output_dir: Path, seeds: Sequence[int], sets: Sequence[str]) -> dict[str, list[float]]:
+    """Processor seconds of all jobs of a kind, a number a seed that did one."""
+    few_shot = [f"{name}/{loss}" for name in sets for loss in FEW_SHOT_LOSSES]
+    kinds = {"data": [""], "train": RUNS, "test": RUNS, "few_shot": few_shot, "few_shot_test": few_shot}
+    told = {}
+    for kind, names in kinds.items():
+        totals: dict[int, float] = {}
+        for name in names:
+            for seed, one in _per_seed(output_dir, seeds, kind, name).items():
+                totals[seed] = totals.get(seed, 0.0) + one["spent"]["processor_seconds"]
+        told[kind] = list(totals.values())
+    return told
+
+
+def _memory(output_dir: Path, seeds: Sequence[int], name: str) -> dict[str, float] | None:
+    found = _per_seed(output_dir, seeds, "memory", name)
+    return next((one["memory"] for one in found.values()), None)
 
 
 def _interval(terms: Sequence[tuple[int, str, str]], found: Mapping[str, Mapping[int, Any]]) -> dict[str, Any] | None:
-    """Of the sum of the terms, over the seeds that did all runs in it. Clip retrieval has no shares of videos: None."""
+    """Of the sum of the terms, over the seeds that did all runs in it."""
     seeds = [seed for seed in found[terms[0][1]] if all(seed in found[run] for _, run, _ in terms)]
     if not seeds:
         return None
-    if any(key.startswith("clip/") for _, _, key in terms):
-        totals = [sum(sign * found[run][seed]["numbers"][key] for sign, run, key in terms) for seed in seeds]
-        return two_level_interval([np.array([one]) for one in totals]).to_dict()
     arrays = [sum(sign * scored(found[run][seed], key) for sign, run, key in terms) for seed in seeds]
     return two_level_interval([np.asarray(one) for one in arrays]).to_dict()
 
@@ -131,13 +151,15 @@ RECOMMENDED_KEYS = {
 
 
 def _recommendation(found: Mapping[str, Mapping[int, Any]], choice: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Each candidate, by DTW and by OTAM, minus the unit loss over cosines and minus the paper's recipe."""
+    """Each candidate by DTW and by the measure chosen, minus the best unit loss and minus the paper's recipe."""
     told: dict[str, Any] = {}
+    if choice is None:
+        return told
     for name in CANDIDATES:
-        for base in ("cosine", "dtw"):
+        for base in dict.fromkeys((choice["unit_recipe"], choice["paper_recipe"])):
             if name == base or not found[name] or not found[base]:
                 continue
-            for measure in ("dtw", "otam"):
+            for measure in dict.fromkeys((choice["measure"], "dtw")):
                 for label, pattern in RECOMMENDED_KEYS.items():
                     key = pattern.format(measure=measure)
                     told[f"{name} minus {base}, {measure}, {label}"] = _interval(
@@ -163,14 +185,29 @@ def _few_shot(output_dir: Path, seeds: Sequence[int], sets: Sequence[str]) -> di
 
 
 def _task_differences(own: Mapping[int, Any], unit: Mapping[int, Any]) -> dict[str, Any]:
-    seeds = [seed for seed in own if seed in unit]
-    if not seeds:
-        return {}
-    pairs = [(own[seed]["novel"]["per_task"], unit[seed]["novel"]["per_task"]) for seed in seeds]
-    return {
-        key: two_level_interval([np.subtract(a[key], b[key]) for a, b in pairs], num_resamples=500).to_dict()
-        for key in pairs[0][0]
-    }
+    """By measure and shot, over the seeds that have both; none of a single seed. See Note [One number a seed]."""
+    pairs = [(own[seed]["novel"]["numbers"], unit[seed]["novel"]["numbers"]) for seed in own if seed in unit]
+    told: dict[str, Any] = {}
+    for key in pairs[0][0] if pairs else ():
+        interval = student_interval([a[key] - b[key] for a, b in pairs])
+        if interval is not None:
+            told[key] = interval.to_dict()
+    return told
+
+
+def _few_shot_differences(output_dir: Path, seeds: Sequence[int], name: str) -> list[dict[str, Any] | None]:
+    """An interval for each of :data:`FEW_SHOT_STATEMENTS`, None with fewer than two seeds."""
+    found = {loss: _per_seed(output_dir, seeds, "few_shot_test", f"{name}/{loss}") for loss in FEW_SHOT_LOSSES}
+
+    def accuracy(pair: tuple[str, str], seed: int) -> float:
+        loss, measure = pair
+        return found[loss][seed]["novel"]["numbers"][f"{measure} 1-shot"]
+
+    told: list[Interval | None] = []
+    for one in FEW_SHOT_STATEMENTS:
+        both = [seed for seed in found[one.own[0]] if seed in found[one.base[0]]]
+        told.append(student_interval([accuracy(one.own, seed) - accuracy(one.base, seed) for seed in both]))
+    return [None if one is None else one.to_dict() for one in told]
 
 
 def _version(package: str) -> str:

@@ -12,9 +12,11 @@ from tempclr.errors import InputError
 __all__ = [
     "CANDIDATES",
     "FEW_SHOT_LOSSES",
+    "MEMORY_RUNS",
     "PERTURBED",
     "RUNS",
     "STRATEGY_RUNS",
+    "UNIT_CANDIDATES",
     "ClaimSettings",
     "Run",
     "lineage",
@@ -99,9 +101,13 @@ def _from_scratch() -> Iterator[Run]:
     yield Run("cosine t.02", {**COSINE, **UNIT, "temperature": 0.02})
     yield Run("cosine t.1", {**COSINE, **UNIT, "temperature": 0.1})
     yield Run("dot+dtw", {**DOT, **BOTH})
+    yield Run("dot+otam", {**DOT, **BOTH, "measure": "otam"})
     yield Run("dtw", {**COSINE, **BOTH})
     yield Run("otam", {**COSINE, **BOTH, "measure": "otam"})
+    yield Run("dtw t.1", {**COSINE, **BOTH, "temperature": 0.1})
+    yield Run("otam t.1", {**COSINE, **BOTH, "measure": "otam", "temperature": 0.1})
     yield Run("dtw hard", {**COSINE, **BOTH, "gamma": 0.0})
+    yield Run("otam hard", {**COSINE, **BOTH, "measure": "otam", "gamma": 0.0})
     for measure in ("dtw", "otam"):
         for negatives in ("unpaired", "joint"):
             yield Run(f"{measure} {negatives}", {**COSINE, **BOTH, "measure": measure, "negatives": negatives})
@@ -148,13 +154,18 @@ def _finetuned() -> Iterator[Run]:
 RUNS: dict[str, Run] = {run.name: run for run in (*_from_scratch(), *_continued(), *_finetuned())}
 # From the simplest to the most involved: of equal scores the first is chosen.
 CANDIDATES = tuple(run.name for run in _from_scratch())
+UNIT_CANDIDATES = tuple(run.name for run in _from_scratch() if run.loss["sequence_weight"] == 0)
+# What a training takes is measured on these, one seed of each.
+MEMORY_RUNS = ("dot>unit", "dot>dtw", "dot>otam", "dot>dtw 64", "dot>otam norm")
 PERTURBED = ("dot", "dot>unit", "dot>dtw", "cosine", "cosine>dtw")
 # The objective of a video alone: the contrast of mean frames between videos is its other part.
 FEW_SHOT_LOSSES: dict[str, Mapping[str, Any] | None] = {
     "features": None,
     "unit": UNIT,
+    "unit t.02": {**UNIT, "temperature": 0.02},
     "dtw": BOTH,
     "otam": {**BOTH, "measure": "otam"},
+    "dtw t.1": {**BOTH, "temperature": 0.1},
     "dtw hard": {**BOTH, "gamma": 0.0},
     "dtw alone": {"unit_weight": 0.0, "sequence_weight": 1.0},
 }
@@ -184,8 +195,8 @@ def folder_name(name: str) -> str:
 class Job:
     """One piece of work with one results file.
 
-    ``kind``: ``"data"``, ``"train"`` (with the validation scores), ``"test"``, ``"step"``, ``"few_shot"`` or
-    ``"few_shot_test"``; ``name`` is the run's, or ``set/loss`` in few-shot learning.
+    ``kind``: ``"data"``, ``"train"`` (with the validation scores), ``"test"``, ``"step"``, ``"memory"``, ``"few_shot"``
+    or ``"few_shot_test"``; ``name`` is the run's, or ``set/loss`` in few-shot learning.
     """
 
     kind: str
@@ -200,7 +211,7 @@ class Job:
 
     def needs(self) -> list[Job]:
         """The jobs that must be done before."""
-        if self.kind in ("train", "step"):
+        if self.kind in ("train", "step", "memory"):
             start = "dtw" if self.kind == "step" else RUNS[self.name].start
             before = [] if start is None else [Job("train", self.seed, start)]
             return [Job("data", self.seed), *before]
@@ -220,6 +231,7 @@ def jobs_of(
         jobs.append(Job("data", seed))
         jobs += [Job("train", seed, name) for name in runs]
         jobs.append(Job("step", seed))
+        jobs += [Job("memory", seed, name) for name in MEMORY_RUNS if seed == seeds[0] and name in runs]
         names = [f"{one}/{loss}" for one in few_shot_sets for loss in FEW_SHOT_LOSSES]
         jobs += [Job("few_shot", seed, name) for name in names]
     for seed in seeds if test else ():

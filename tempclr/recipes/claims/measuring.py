@@ -47,11 +47,11 @@ class Scores:
 
 
 def scored(scores: dict[str, Any], key: str) -> np.ndarray:
-    """(num_videos,) what the number of ``key`` is the mean of: hits for ``…/R@k``, else the shares themselves."""
-    if "/R@" in key:
-        stem, _, k = key.rpartition("/R@")
-        return (np.asarray(scores["per_video"][f"{stem}/rank"]) <= int(k)).astype(np.float64)
-    return np.asarray(scores["per_video"][key], dtype=np.float64)
+    """(num_videos,) what the number of ``key`` is the mean of: shares, or hits where ranks were kept for ``…/R@k``."""
+    if key in scores["per_video"]:
+        return np.asarray(scores["per_video"][key], dtype=np.float64)
+    stem, _, k = key.rpartition("/R@")
+    return (np.asarray(scores["per_video"][f"{stem}/rank"]) <= int(k)).astype(np.float64)
 
 
 def measure_model(model: Any, paragraphs: Sequence[Paragraph], *, window_seconds: float) -> Scores:
@@ -70,9 +70,10 @@ def measure_model(model: Any, paragraphs: Sequence[Paragraph], *, window_seconds
             scores.add_ranks(f"{protocol or 'clean'}/{background}/{measure}", found)
     embeddings = measured.embeddings["background removed"]
     scores.add_shares("matching", matching_from_embeddings(embeddings).per_video)
-    clips = clip_retrieval_from_embeddings(embeddings)
+    clips = clip_retrieval_from_embeddings(embeddings).ranks["text-to-video"]
+    by_video = np.split(clips, np.cumsum(embeddings.num_clips.numpy())[:-1])
     for k in KS:
-        scores.numbers[f"clip/R@{k}"] = clips.metrics["text-to-video"][f"R@{k}"]
+        scores.add_shares(f"clip/R@{k}", [np.mean(one <= k) for one in by_video])
     for name, found in normalised_ranks(embeddings).items():
         scores.add_ranks(f"normalised/{name}", found)
     scores.add_ranks("mean-pooled", mean_pooled_ranks(embeddings))

@@ -3,63 +3,51 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tempclr.data.files import atomic_path
-from tempclr.recipes.claims.grid import CANDIDATES, STRATEGY_RUNS
-from tempclr.recipes.claims.statements import STATEMENTS
-from tempclr.recipes.claims.statistics import VERDICTS
-from tempclr.recipes.claims.tables import (
-    NORMALISATION_WORDS,
-    control_rows,
-    described,
-    num_reversed,
-    tables,
-    verdict_rows,
-)
+from tempclr.recipes.claims.cells import Table, described, few_shot_words
+from tempclr.recipes.claims.choice_tables import NORMALISATION_WORDS
+from tempclr.recipes.claims.pictures import PICTURES, draw
+from tempclr.recipes.claims.statistics import VERDICTS, student_interval
+from tempclr.recipes.claims.tables import tables
+from tempclr.recipes.claims.verdicts import control_rows, first_table, gain_table, num_reversed, tried, verdict_rows
 
-__all__ = ["draw", "page", "write_page"]
-
-PICTURES = {
-    "gains": "R@1 of TempCLR minus the unit loss: official protocol (blue), clean (orange), controls (green); 95 %.",
-    "strategies": "Steps found, zero-shot, by what the negatives of pretraining are; mean and standard deviation.",
-    "candidates": "Candidates on test videos: R@1 by DTW and steps found; mean and standard deviation.",
-}
+__all__ = ["page", "write_page"]
 
 
 def page(results: Mapping[str, Any], *, folder: str = "claims") -> str:
     """The Markdown page; ``folder`` is where its pictures lie, beside it."""
     from tempclr.evaluation.report import markdown_table
 
-    rows = verdict_rows(results)
-    counts = Counter(row[-1] for row in rows)
-    told = ", ".join(f"{counts[word]} {word}" for word in VERDICTS)
-    told += f" ({num_reversed(results)} of the claims that one thing is better fell the other way)"
-    told += f", {counts['']} not run yet" if counts[""] else ""
-    lines = [
-        INTRODUCTION.format(**_facts(results)),
-        "## Claim by claim\n",
-        f"{told}.",
-    ]
-    lines += [VERDICT_NOTE, markdown_table(["where", "claim", "paper", "here", "verdict"], rows), ""]
-    lines += [GRADIENTS, _picture("gains", folder, results), "### Controls that the paper does not have\n"]
+    lines = [INTRODUCTION.format(**_facts(results))]
+    gains = gain_table(results)
+    lines += [f"## {gains.title}\n", f"{gains.note}\n", markdown_table(gains.headers, gains.rows), ""]
+    lines += [_picture("gains", folder, results), *_rendered(first_table(results))]
+    lines += ["\n## Claim by claim\n", f"{_counted(results)}.", VERDICT_NOTE]
+    lines += [markdown_table(["where", "claim", "paper", "here", "verdict"], verdict_rows(results)), "", GRADIENTS]
+    sentences = tried(results)
+    if sentences:
+        lines += ["### With what was tried\n", *(f"- {sentence}" for sentence in sentences), ""]
+    lines += ["### Controls that the paper does not have\n"]
     lines += [markdown_table(["where", "question", "here", "answer"], control_rows(results))]
+    before = {
+        "Step localization": lambda: _picture("strategies", folder, results),
+        "Scene change": lambda: _picture("perturbed", folder, results),
+        "What to recommend": lambda: _picture("candidates", folder, results) + "\n" + _choice(results),
+        "Few-shot": lambda: _few_shot_choice(results) + FEW_SHOT_NOTE,
+    }
     section = None
     for table in tables(results):
         if table.section != section:
             section = table.section
             lines.append(f"\n## {section}\n")
-            if section.startswith("Step localization"):
-                lines.append(_picture("strategies", folder, results))
-            if section.startswith("What to recommend"):
-                lines += [_picture("candidates", folder, results), _choice(results)]
-        lines += [
-            f"\n### {table.title}\n",
-            *([f"{table.note}\n"] if table.note else []),
-            markdown_table(table.headers, table.rows),
-        ]
+            lines += [tell() for start, tell in before.items() if section.startswith(start)]
+        lines += _rendered(table)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -71,24 +59,42 @@ def write_page(path: Path, results: Mapping[str, Any]) -> None:
         temporary.write_text(page(results, folder=folder.name), encoding="utf-8")
 
 
+def _rendered(table: Table) -> list[str]:
+    from tempclr.evaluation.report import markdown_table
+
+    note = [f"{table.note}\n"] if table.note else []
+    return [f"\n### {table.title}\n", *note, markdown_table(table.headers, table.rows)]
+
+
+def _counted(results: Mapping[str, Any]) -> str:
+    counts = Counter(row[-1] for row in verdict_rows(results))
+    told = ", ".join(f"{counts[word]} {word}" for word in VERDICTS)
+    told += f" ({num_reversed(results)} of the claims that one thing is better fell the other way)"
+    return told + (f", {counts['']} not run yet" if counts[""] else "")
+
+
 def _picture(name: str, folder: str, results: Mapping[str, Any]) -> str:
     return f"![{PICTURES[name]}]({folder}/{name}.png)\n" if results["test_seeds"] else ""
 
 
 def _facts(results: Mapping[str, Any]) -> dict[str, Any]:
-    settings, runs = results["settings"], results["runs"]
-    spent = [run["spent"] for run in runs.values()]
-    seconds = sum(one["processor_seconds"] for one in spent) + (results["data_spent"]["processor_seconds"] or 0)
-    machine = results["machine"]
+    machine, spent = results["machine"], results["spent"]
+    few_shot = sum(map(_mean_minutes, (spent["few_shot"], spent["few_shot_test"])))
     return {
-        **settings,
+        **results["settings"],
         "seeds": ", ".join(map(str, results["seeds"])) or "none",
         "test_seeds": ", ".join(map(str, results["test_seeds"])) or "none yet",
-        "num_runs": len(runs),
-        "minutes": round(seconds / 60),
+        "num_runs": len(results["runs"]),
+        "minutes": round(_mean_minutes(spent["train"])),
+        "test_minutes": round(_mean_minutes(spent["test"])),
+        "few_shot_minutes": round(few_shot),
         "python": machine["python"],
         "torch": machine["torch"],
     }
+
+
+def _mean_minutes(seconds: Sequence[float]) -> float:
+    return float(np.mean(seconds)) / 60 if seconds else 0.0
 
 
 def _choice(results: Mapping[str, Any]) -> str:
@@ -97,74 +103,44 @@ def _choice(results: Mapping[str, Any]) -> str:
         return "No choice has been committed yet, and no test video was looked at.\n"
     seeds = ", ".join(map(str, choice["seeds"]))
     scores = choice["scores"]
-    own, paper = (scores[choice[name]][0] for name in ("recipe", "paper_recipe"))
-    few_shot = choice.get("few_shot")
-    told = (
+
+    def score(name: str, key: str = "total") -> str:
+        return f"{100 * scores[name][key]:.1f}"
+
+    lead = student_interval(choice["lead"])
+    ahead = f"{100 * choice['lead'][0]:+.1f} in the only seed" if lead is None else f"{lead.text} over the seeds"
+    best = {key: choice[f"best_{key}"] for key in ("retrieval", "localization")}
+    return (
         f"Chosen on validation videos (seeds {seeds}), committed before the test: **{described(choice['recipe'])}**, "
         f"ranked by {choice['measure']}; of the DTW distances, {NORMALISATION_WORDS[choice['normalisation']]} does "
-        "best there. Its validation score, "
-        f"the mean of retrieval (R@1, R@5, R@10, both backgrounds) and of steps found, is {100 * own:.1f}; that of the "
-        f"paper's recipe trained from scratch is {100 * paper:.1f}."
+        "best there. Its validation score, the mean of retrieval (R@1, R@5, R@10, both backgrounds) and steps found, "
+        f"is {score(choice['recipe'])}; that of the next best, {described(choice['runner_up'])}, is "
+        f"{score(choice['runner_up'])} (difference {ahead}), that of the best unit loss, "
+        f"{described(choice['unit_recipe'])}, {score(choice['unit_recipe'])}, and that of the paper's recipe trained "
+        f"from scratch {score(choice['paper_recipe'])}. By retrieval alone {described(best['retrieval'])} is best "
+        f"({score(best['retrieval'], 'retrieval')}, ranked by {scores[best['retrieval']]['measure']}), by steps found "
+        f"{described(best['localization'])} ({score(best['localization'], 'localization')}).\n"
     )
-    if few_shot:
-        told += f" For matching sequences of one kind, on training classes: {few_shot['loss']}."
-    return told + "\n"
 
 
-def draw(folder: Path, results: Mapping[str, Any]) -> None:
-    """The pictures of :data:`PICTURES`, of what was run; none without test results."""
-    if not results["test_seeds"]:
-        return
-    _draw_gains(folder / "gains.png", results)
-    strategies = {name: run for name, run in {"unit loss": "dot>unit", **STRATEGY_RUNS}.items()}
-    _draw_means(folder / "strategies.png", results, strategies, {"localization": "steps found, %"})
-    candidates = {described(name).removeprefix("unit loss "): name for name in CANDIDATES}
-    keys = {"clean/removed/dtw/R@1": "R@1 by DTW, %", "localization": "steps found, %"}
-    _draw_means(folder / "candidates.png", results, candidates, keys)
-
-
-def _draw_gains(path: Path, results: Mapping[str, Any]) -> None:
-    from tempclr.plots.style import COLORS, new_figure, quiet, saved
-
-    shown = [
-        (statement, found)
-        for statement, found in zip(STATEMENTS, results["differences"], strict=True)
-        if found is not None and statement.place.startswith(("Table 12, ", "Table 13, "))
-    ]
-    figure = new_figure(8.0, 0.9 + 0.27 * max(1, len(shown)))
-    axes = figure.subplots()
-    for row, (statement, found) in enumerate(shown):
-        ends = [[100 * (found["mean"] - found["low"])], [100 * (found["high"] - found["mean"])]]
-        colour = COLORS[2] if not statement.paper else COLORS[0 if "official" in statement.claim else 1]
-        axes.errorbar([100 * found["mean"]], [row], xerr=ends, fmt="o", color=colour, capsize=3, markersize=4)
-    axes.axvline(0, color="0.4", linewidth=1)
-    background = {"12": "removed", "13": "kept"}
-    words = [f"{background[one.place.split()[1].rstrip(',')]}, {one.claim}" for one, _ in shown]
-    axes.set_yticks(range(len(shown)), words, fontsize=7)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_xlabel("points of R@1")
-    quiet(axes)
-    saved(figure, path)
-
-
-def _draw_means(path: Path, results: Mapping[str, Any], runs: Mapping[str, str], keys: Mapping[str, str]) -> None:
-    import numpy as np
-
-    from tempclr.plots.style import COLORS, new_figure, quiet, saved
-
-    figure = new_figure(4.0 + 2.4 * len(keys), 0.9 + 0.3 * len(runs))
-    for place, (key, label) in enumerate(keys.items()):
-        axes = figure.add_subplot(1, len(keys), place + 1)
-        for row, run in enumerate(runs.values()):
-            values = results["runs"].get(run, {}).get("test", {}).get(key, [])
-            if values:
-                spread = 100 * np.std(values, ddof=1) if len(values) > 1 else 0
-                axes.errorbar([100 * np.mean(values)], [row], xerr=[spread], fmt="o", color=COLORS[place], capsize=3)
-        axes.set_yticks(range(len(runs)), list(runs) if place == 0 else [], fontsize=7.5)
-        axes.set_ylim(len(runs) - 0.5, -0.5)
-        axes.set_xlabel(label)
-        quiet(axes)
-    saved(figure, path)
+def _few_shot_choice(results: Mapping[str, Any]) -> str:
+    choice = results["choice"]
+    few_shot = {} if choice is None else choice["few_shot"]
+    if not few_shot:
+        return ""
+    scores = few_shot["scores"]
+    if few_shot["loss"] == "features":
+        trained = max((loss for loss in scores if loss != "features"), key=lambda loss: scores[loss])
+        return (
+            "**No training beats the features themselves** in tasks over the training classes (accuracy by DTW and "
+            f"OTAM in one shot: {100 * scores['features']:.1f}; the best of the trainings, {few_shot_words(trained)}, "
+            f"{100 * scores[trained]:.1f}): for recordings like these, match the features and train nothing.\n\n"
+        )
+    return (
+        f"Chosen in tasks over the training classes: **{few_shot_words(few_shot['loss'])}** (accuracy by DTW and OTAM "
+        f"in one shot: {100 * scores[few_shot['loss']]:.1f}; the features themselves: "
+        f"{100 * scores['features']:.1f}).\n\n"
+    )
 
 
 INTRODUCTION = """# The paper's claims, where they can be run
@@ -182,27 +158,31 @@ that only goes on with the unit loss stands beside them. A cell is the mean over
 percent; where a run has fewer seeds, the cell says how many. An interval (95 %) draws seeds, and videos within a seed,
 anew.
 
-Seeds run: {seeds}; on test videos: {test_seeds}. {num_runs} trainings a seed took about {minutes} minutes of processor
-time (Python {python}, torch {torch}, one thread a run).
-
-```sh
-python benchmarks/claims.py --quick      # seeds 0 to 2; goes on where it stopped
-python benchmarks/claims.py              # seeds 0 to 4
-python benchmarks/claims.py --choose     # writes what is recommended, by validation videos; to be committed
-python benchmarks/claims.py --pages      # only this page
-```
+Seeds run: {seeds}; on test videos: {test_seeds}. {num_runs} trainings a seed, with their validation, took about
+{minutes} minutes of processor time, measuring on test videos {test_minutes}, few-shot learning {few_shot_minutes}
+(Python {python}, torch {torch}, one thread a run). The command goes on where it stopped; its help tells how it runs
+fewer seeds, writes the choice, and renews this page alone.
 
 The test videos stay unseen until `benchmarks/results/claims_choice.json` is committed: the command refuses before.
 """
 VERDICT_NOTE = """
-A claim that one thing is better is reproduced if the whole interval lies on its side; that two are alike, if the whole
-interval lies within ±3 points. "Not testable here" is a comparison in which all runs are at the top, or whose interval
-is too wide to say that two are alike. So many comparisons at 95 % let one or two stand out by chance. Columns "here"
-are points, with the interval.
+A claim that one thing is better is reproduced if the whole interval lies on its side, and not reproduced if it lies on
+the other side, or around 0 without reaching the difference that was published. An interval that holds both 0 and the
+published difference decides nothing at this size: "not testable here". That two are alike is reproduced if the whole
+interval lies within ±3 points, and not testable here if it is wider but holds 0. Not testable, too, is a comparison in
+which all runs are at the top. So many comparisons at 95 % let one or two stand out by chance. Columns "here" are
+points, with the interval. A control is undecided where its interval holds 0.
 """
 GRADIENTS = """
 Appendix A.5, the gradients of both losses on two sentences and two clips, is held exactly by
 `tests/tempclr/test_claims_gradients.py`: autograd of `unit_loss` and of the sequence loss against the printed
 formulas, in double precision. It is **reproduced**, with the cost 1 - m·n, for which the diagonal path is the shortest;
 the paper prints the derivative by m₁·n₂ as that of L₂, where it is that of L₁.
+"""
+FEW_SHOT_NOTE = """Encoders are trained without labels on some classes, and tasks are drawn from others. What is asked
+of the losses on instructional videos is asked here where it has a meaning: the encoder of video alone always takes its
+own sequence in shuffled order as negatives (all_unit), so that there is no `unpaired` and no `joint`, and other videos
+come in by the contrast of mean frames, which stands for section 5.2's frames of other videos as negatives; there is no
+text, hence no retrieval; and all sequences are brought to one number of frames, so that dividing a distance by rows and
+columns changes no rank.
 """

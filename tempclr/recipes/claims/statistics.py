@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["VERDICTS", "Interval", "cell", "two_level_interval", "verdict"]
+__all__ = ["VERDICTS", "Interval", "cell", "student_interval", "two_level_interval", "verdict"]
 
 VERDICTS = ("reproduced", "not reproduced", "not testable here")
 NUM_RESAMPLES = 2000
+# The 0.975 quantile of Student's distribution, by the number of values.
+STUDENT_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its percentile interval; ``per_seed`` are the means of the seeds."""
+    """A mean with its interval; ``per_seed`` are the means of the seeds, ``num_videos`` 0 where they alone made it."""
 
     mean: float
     low: float
@@ -84,34 +86,61 @@ def two_level_interval(
     )
 
 
-def verdict(interval: Interval, expected: str, *, margin: float = 0.03) -> str:
+def student_interval(per_seed: Sequence[float]) -> Interval | None:
+    """Student's 95 % interval of the mean over seeds, where a seed gives one number; None of fewer than two seeds.
+
+    # Note [One number a seed]: tasks drawn from the few sequences of a seed are not independent, so that drawing them
+    anew, as :func:`two_level_interval` draws videos, would make an interval far too narrow. And drawing a handful of
+    seeds anew never goes beyond the smallest and the largest.
+
+    >>> student_interval([0.0, 0.02, 0.04]).text
+    '+2.0 [-3.0, +7.0]'
+    """
+    values = np.asarray(per_seed, dtype=np.float64)
+    if len(values) > max(STUDENT_95):
+        raise ValueError(f"expected at most {max(STUDENT_95)} seeds, got {len(values)}")
+    if len(values) < 2:
+        return None
+    mean, half = values.mean(), STUDENT_95[len(values)] * values.std(ddof=1) / np.sqrt(len(values))
+    return Interval(float(mean), float(mean - half), float(mean + half), tuple(values.tolist()), 0)
+
+
+def verdict(interval: Interval, expected: str, *, margin: float = 0.03, effect: float = 0.0) -> str:
     """A word of :data:`VERDICTS`.
 
     ``expected``: ``"higher"`` or ``"lower"`` want the whole interval above or below 0; ``"same"`` wants it within
     ±``margin``, and what neither lies within nor excludes 0 could not be told with so few videos.
 
-    >>> verdict(Interval(0.02, -0.01, 0.05, (0.02,), 40), "higher")
+    # Note [Undecided is not refuted]: an interval around 0 says that a difference is not reproduced only where it also
+    leaves out the difference that was published, ``effect``; otherwise so few videos cannot tell the two apart.
+
+    >>> verdict(Interval(0.04, -0.04, 0.12, (0.04,), 40), "higher", effect=0.275)
     'not reproduced'
+    >>> verdict(Interval(0.02, -0.01, 0.05, (0.02,), 40), "higher", effect=0.03)
+    'not testable here'
     """
     if expected not in ("higher", "lower", "same"):
         raise ValueError(f"expected must be higher, lower or same, got {expected!r}")
+    around_0 = interval.low <= 0 <= interval.high
     if expected == "same":
         if -margin <= interval.low and interval.high <= margin:
             return VERDICTS[0]
-        return VERDICTS[2] if interval.low <= 0 <= interval.high else VERDICTS[1]
-    apart = interval.low > 0 if expected == "higher" else interval.high < 0
-    return VERDICTS[0] if apart else VERDICTS[1]
+        return VERDICTS[2] if around_0 else VERDICTS[1]
+    nearest, best = (interval.low, interval.high) if expected == "higher" else (-interval.high, -interval.low)
+    if nearest > 0:
+        return VERDICTS[0]
+    return VERDICTS[2] if around_0 and best >= effect else VERDICTS[1]
 
 
-def cell(values: Sequence[float], *, percent: bool = True, num_seeds: int | None = None) -> str | None:
-    """``mean ± standard deviation`` over the seeds; fewer than ``num_seeds`` are told; None without any.
+def cell(values: Sequence[float], *, scale: float = 100, num_seeds: int | None = None) -> str | None:
+    """``mean ± standard deviation`` over the seeds, times ``scale``; fewer than ``num_seeds`` are told; None of none.
 
     >>> cell([0.5, 0.6], num_seeds=3)
     '55.0 ± 7.1 (2 seeds)'
     """
     if not len(values):
         return None
-    scaled = np.asarray(values, dtype=np.float64) * (100 if percent else 1)
+    scaled = np.asarray(values, dtype=np.float64) * scale
     text = f"{scaled.mean():.1f}" + (f" ± {scaled.std(ddof=1):.1f}" if len(scaled) > 1 else "")
     few = num_seeds is not None and len(scaled) < num_seeds
     return f"{text} ({len(scaled)} seed{'s' if len(scaled) > 1 else ''})" if few else text

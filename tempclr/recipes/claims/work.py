@@ -16,7 +16,7 @@ from tempclr.data.files import atomic_path
 from tempclr.errors import InputError
 from tempclr.recipes.claims.grid import PERTURBED, RUNS, ClaimSettings, Job, Run, folder_name
 
-__all__ = ["Workshop", "do_job", "model_folder", "peak_memory", "read_result"]
+__all__ = ["Workshop", "do_job", "forget_peak", "model_folder", "peak_memory", "read_result"]
 
 SETTINGS_FILE = "settings.json"
 
@@ -162,6 +162,15 @@ def _step(job: Job, shop: Workshop) -> dict[str, Any]:
     return {"step": sequence_share(model, train, settings=shop.settings)}
 
 
+def _memory(job: Job, shop: Workshop) -> dict[str, Any]:
+    from tempclr.recipes.claims.memory import memory_of_training
+
+    run = RUNS[job.name]
+    splits = _seed_folder(shop, job.seed)
+    start = None if run.start is None else model_folder(shop.output_dir, job.seed, run.start)
+    return {"memory": memory_of_training(job.name, splits, shop.settings, seed=job.seed, init_from=start)}
+
+
 def _few_shot(job: Job, shop: Workshop) -> dict[str, Any]:
     from tempclr.recipes.claims.few_shot import base_accuracy, train_encoder
 
@@ -187,6 +196,7 @@ KINDS: dict[str, Callable[[Job, Workshop], dict[str, Any]]] = {
     "train": _train,
     "test": _test,
     "step": _step,
+    "memory": _memory,
     "few_shot": _few_shot,
     "few_shot_test": _few_shot_test,
 }
@@ -194,9 +204,9 @@ KINDS: dict[str, Callable[[Job, Workshop], dict[str, Any]]] = {
 
 @contextmanager
 def _spent() -> Iterator[dict[str, Any]]:
-    """Wall and processor seconds, and peak memory in MB where the system tells it for a stretch of time."""
+    """Wall and processor seconds, and the process's peak in MB, with what earlier jobs left, where the system tells."""
     spent: dict[str, Any] = {}
-    reset = _forget_peak()
+    reset = forget_peak()
     wall, processor = time.perf_counter(), time.process_time()
     yield spent
     spent["wall_seconds"] = time.perf_counter() - wall
@@ -204,7 +214,8 @@ def _spent() -> Iterator[dict[str, Any]]:
     spent["peak_megabytes"] = peak_memory() if reset else None
 
 
-def _forget_peak() -> bool:
+def forget_peak() -> bool:
+    """Let :func:`peak_memory` begin anew; False where the system does not."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
