@@ -11,6 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from tempclr.data.clip_sampling import SHORT_VIDEOS
     from tempclr.evaluation.video_retrieval import RETRIEVAL_KS
 
+    neighbours = " ".join(map(str, RETRIEVAL_KS))
     parser.add_argument("task", choices=("classification", "nn-retrieval"), help="what to measure")
     parser.add_argument(
         "--model",
@@ -26,11 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, help="where the results go, a .json file")
     parser.add_argument("--num_clips", type=int, default=10, help="clips of a video, evenly placed (default 10)")
     parser.add_argument("--skip", type=int, default=2, help="a clip's frames are so many apart (default 2)")
-    parser.add_argument("--ks", type=int, nargs="+", default=list(RETRIEVAL_KS), help="of R@k (default 1 5 10 20)")
-    parser.add_argument("--train_fraction", type=float, default=1.0, help="share of each class with labels (default 1)")
-    parser.add_argument("--subset", type=int, default=0, help="which random share (the paper averages over 0, 1, 2)")
-    parser.add_argument("--standardize", action="store_true", help="scale features before the linear layer")
+    parser.add_argument("--ks", type=int, nargs="+", help=f"of R@k, for nn-retrieval (default {neighbours})")
+    parser.add_argument(
+        "--train_fraction", type=float, help="share of each class's training videos with labels (default 1)"
+    )
+    parser.add_argument("--subset", type=int, help="which random share, default 0 (the paper averages over 0, 1, 2)")
+    parser.add_argument(
+        "--standardize", action="store_true", default=None, help="scale features before the linear layer"
+    )
     parser.add_argument("--short_videos", choices=SHORT_VIDEOS, default="loop", help="default loop")
+    parser.add_argument("--frames_per_second", type=float, help="rate at which frames are counted (default: their own)")
+    parser.add_argument("--skip_unreadable", action="store_true", help="leave unreadable videos out and list them")
     parser.add_argument("--batch_size", type=int, default=4, help="videos at once (default 4)")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that read videos (default 0)")
     parser.add_argument("--device", help="device of the model (default: cuda where present, else cpu)")
@@ -50,21 +57,52 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("num_clips", "skip", "batch_size"):
         if getattr(arguments, name) < 1:
             raise InputError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
-    if min(arguments.ks) < 1:
-        raise InputError(f"--ks must be at least 1, got {min(arguments.ks)}")
+    if arguments.frames_per_second is not None and not arguments.frames_per_second > 0:
+        raise InputError(f"--frames_per_second must be above 0, got {arguments.frames_per_second}")
     check_output_file(arguments.output)
     classify = arguments.task == "classification" and is_classifier(arguments.model)
+    protocol = _protocol(arguments, classify)
     measured = read_action_videos(arguments.dataset, split=arguments.split, needs_labels=True)
     train = None
     if not classify:
         train = _training_videos(arguments, measured)
     device = pick_device(arguments.device)
     evaluate = _classify if classify else _from_features
-    results = evaluate(arguments, measured, train, device)
-    protocol = {"num_clips": arguments.num_clips, "skip": arguments.skip, "short_videos": arguments.short_videos}
-    write_results(arguments.output, {arguments.task: results, "protocol": protocol})
+    results, left_out = evaluate(arguments, measured, train, device)
+    write_results(arguments.output, {arguments.task: results, "protocol": protocol, "left_out": left_out})
     print(f"wrote {arguments.output}")
     return 0
+
+
+# What each way of measuring takes beyond the options of all; the rest would change nothing, so it is refused.
+_TAKEN = {
+    "classification by a classifier": (),
+    "classification by an encoder": ("train_dataset", "train_split", "train_fraction", "subset", "standardize"),
+    "nn-retrieval": ("train_dataset", "train_split", "train_fraction", "subset", "ks"),
+}
+
+
+def _protocol(arguments: argparse.Namespace, classify: bool) -> dict[str, Any]:
+    """Fill in the defaults of the options that this way of measuring takes; what the results file says of them."""
+    from tempclr.errors import InputError
+    from tempclr.evaluation.video_retrieval import RETRIEVAL_KS
+
+    way = arguments.task
+    if way == "classification":
+        way += " by a classifier" if classify else " by an encoder"
+    for name in ("train_dataset", "train_split", "train_fraction", "subset", "standardize", "ks"):
+        if getattr(arguments, name) is not None and name not in _TAKEN[way]:
+            raise InputError(f"--{name} changes nothing in {way}: leave it out")
+    defaults = {"train_fraction": 1.0, "subset": 0, "standardize": False, "ks": list(RETRIEVAL_KS)}
+    for name, default in defaults.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
+    if min(arguments.ks) < 1:
+        raise InputError(f"--ks must be at least 1, got {min(arguments.ks)}")
+    told = ["num_clips", "skip", "short_videos", "frames_per_second"]
+    told += [name for name in ("train_fraction", "subset", "standardize") if name in _TAKEN[way]]
+    told += ["seed"] if way == "classification by an encoder" else []
+    return {name: getattr(arguments, name) for name in told}
 
 
 def _training_videos(arguments: argparse.Namespace, measured: list[Any]) -> list[Any]:
@@ -82,7 +120,7 @@ def _training_videos(arguments: argparse.Namespace, measured: list[Any]) -> list
     return videos
 
 
-def _classify(arguments: argparse.Namespace, measured: list[Any], train: Any, device: Any) -> Any:
+def _classify(arguments: argparse.Namespace, measured: list[Any], train: Any, device: Any) -> tuple[Any, Any]:
     from tempclr.evaluation.classification import score_probabilities
     from tempclr.evaluation.classification_features import clip_probabilities
     from tempclr.models.tclr import TCLRForVideoClassification
@@ -90,13 +128,15 @@ def _classify(arguments: argparse.Namespace, measured: list[Any], train: Any, de
 
     model = read_clip_model(arguments.model, TCLRForVideoClassification).to(device)
     classes = [model.config.id2label[number] for number in range(model.config.num_labels)]
-    probabilities, labels = _over_clips(clip_probabilities, model, model.config.backbone_config, measured, arguments)
+    probabilities, labels, left_out = _over_clips(
+        clip_probabilities, model, model.config.backbone_config, measured, arguments
+    )
     result = score_probabilities(probabilities, labels, classes=classes)
     _say(result)
-    return result
+    return result, {"dataset": left_out}
 
 
-def _from_features(arguments: argparse.Namespace, measured: list[Any], train: Any, device: Any) -> Any:
+def _from_features(arguments: argparse.Namespace, measured: list[Any], train: Any, device: Any) -> tuple[Any, Any]:
     from tempclr.evaluation.classification import LinearSettings, labelled_share, linear_evaluation
     from tempclr.evaluation.classification_features import clip_features, video_vectors
     from tempclr.evaluation.video_retrieval import retrieve_neighbours
@@ -106,24 +146,27 @@ def _from_features(arguments: argparse.Namespace, measured: list[Any], train: An
     train = [train[place] for place in kept]
     backbone = read_backbone(arguments.model).to(device)
     seen = [_over_clips(clip_features, backbone, backbone.config, videos, arguments) for videos in (train, measured)]
-    sides, labels = zip(*seen, strict=True)
+    sides, labels, left_out = zip(*seen, strict=True)
+    both = dict(zip(("train_dataset", "dataset"), left_out, strict=True))
     if arguments.task == "nn-retrieval":
         vectors = [video_vectors(side) for side in sides]
         found = retrieve_neighbours(vectors[1], labels[1], vectors[0], labels[0], ks=arguments.ks)
         told = ", ".join(f"R@{k} {100 * value:.1f} %" for k, value in found.recalls.items())
         print(f"{told} of {found.num_queries} videos among {found.num_gallery}")
-        return found
+        return found, both
     settings = LinearSettings(standardize=arguments.standardize)
     means = [side.mean(dim=2) for side in sides]
     linear = linear_evaluation(means[0], labels[0], means[1], labels[1], settings=settings, seed=arguments.seed)
     _say(linear)
-    return linear
+    return linear, both
 
 
 def _over_clips(
     function: Any, model: Any, config: Any, videos: list[Any], arguments: argparse.Namespace
-) -> tuple[Any, list[str]]:
-    """What the function finds, and the classes of the videos, without those dropped as too short; they are told."""
+) -> tuple[Any, list[str], dict[str, list[str]]]:
+    """What the function finds, the classes of the videos, and which of them were left out, which is told."""
+    from functools import partial
+
     from torch.utils.data import DataLoader
 
     from tempclr.data.action_videos import ActionClips, action_collate
@@ -136,16 +179,21 @@ def _over_clips(
         skip=arguments.skip,
         augmentation=ClassificationArguments().recipe(config.image_size),
         short_videos=arguments.short_videos,
+        frames_per_second=arguments.frames_per_second,
         short_side=240,
+        unreadable_videos="skip" if arguments.skip_unreadable else "raise",
     )
     loader = DataLoader(
-        clips, batch_size=arguments.batch_size, num_workers=arguments.num_workers, collate_fn=action_collate
+        clips,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        collate_fn=partial(action_collate, may_be_empty=True),
     )
     found = function(model, loader, num_batches=len(loader), show_progress_bar=not arguments.quiet)
-    dropped = set(clips.left_out["too_short"])
-    for video_id in sorted(dropped):
-        print(f"left out: {video_id} (too short)")
-    return found, [video.label for video in videos if video.video_id not in dropped]
+    for reason, video_ids in clips.left_out.items():
+        for video_id in video_ids:
+            print(f"left out: {video_id} ({reason.replace('_', ' ')})")
+    return found, [str(video.label) for video in clips.kept_videos], clips.left_out
 
 
 def _say(result: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -45,13 +46,33 @@ def run_words(words: Sequence[str]) -> int:
     if data.eval_dataset is None and data.eval_split is not None:
         raise InputError("needs --eval_dataset", field="eval_split")
     videos = read_action_videos(data.train_dataset, split=data.train_split, needs_labels=True)
+    _check_splits(videos, data.train_split, field="train_split")
     validation = None
     if data.eval_dataset is not None:
         validation = read_action_videos(data.eval_dataset, split=data.eval_split, needs_labels=True)
+        _check_splits(validation, data.eval_split, field="eval_split")
     trainer = finetune_classification(videos, training_arguments=training, eval_videos=validation, arguments=settings)
     if trainer.is_world_process_zero():
+        for dataset in (trainer.train_dataset, trainer.eval_dataset):
+            _tell_left_out(dataset)
         reached = [entry["eval_accuracy"] for entry in trainer.state.log_history if "eval_accuracy" in entry]
         if reached:
-            print(f"accuracy on {len(trainer.eval_dataset)} validation videos: {100 * reached[-1]:.1f} %")
+            print(f"accuracy on {len(trainer.eval_dataset.kept_videos)} validation videos: {100 * reached[-1]:.1f} %")
         print(f"saved the model of step {trainer.state.global_step} in {training.output_dir}")
     return 0
+
+
+def _check_splits(videos: Sequence[Any], named: str | None, *, field: str) -> None:
+    from tempclr.errors import InputError
+
+    splits = sorted({video.split for video in videos if video.split is not None})
+    if named is None and len(splits) > 1:
+        raise InputError(
+            f"the rows are of {len(splits)} splits, {', '.join(splits)}: name one by --{field}", field=field
+        )
+
+
+def _tell_left_out(dataset: Any) -> None:
+    for reason, video_ids in ({} if dataset is None else dataset.left_out).items():
+        for video_id in video_ids:
+            print(f"left out: {video_id} ({reason.replace('_', ' ')})")

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tempclr.errors import InputError
+
 __all__ = [
     "attention_maps",
     "clip_features",
@@ -22,7 +24,7 @@ __all__ = [
 
 def clip_features(
     backbone: nn.Module,
-    batches: Iterable[Mapping[str, Any]],
+    batches: Iterable[Mapping[str, Any] | None],
     *,
     num_batches: int | None = None,
     show_progress_bar: bool = False,
@@ -31,8 +33,12 @@ def clip_features(
 
     Args:
         backbone: a ``VideoResNetModel``; it is put in evaluation mode for the length of the call.
-        batches: mappings with ``pixel_values`` ``(B, clips, T, 3, H, W)``, one entry of the first dimension a video.
+        batches: mappings with ``pixel_values`` ``(B, clips, T, 3, H, W)``, one entry of the first dimension a video;
+            None, a batch whose videos were all left out, is passed over.
         num_batches: of the progress bar.
+
+    Raises:
+        InputError: no batch holds a video.
 
     Source: TCLR C.4; its code pools (None, 1, 1).
     """
@@ -46,7 +52,7 @@ def clip_features(
 
 def clip_probabilities(
     model: nn.Module,
-    batches: Iterable[Mapping[str, Any]],
+    batches: Iterable[Mapping[str, Any] | None],
     *,
     num_batches: int | None = None,
     show_progress_bar: bool = False,
@@ -132,10 +138,14 @@ def _over_batches(model: nn.Module, function: Any, batches: Any, num_batches: in
     device, found = _device(model), []
     with _evaluating(model):
         for batch in tqdm(batches, total=num_batches, desc="clips", disable=not show):
+            if batch is None:
+                continue
             pixels = batch["pixel_values"]
             if pixels.ndim != 6:
                 raise ValueError(f"pixel_values must be (B, clips, T, 3, H, W), got shape {tuple(pixels.shape)}")
             found.append(function(pixels.to(device)).float().cpu())
+    if not found:
+        raise InputError("none of the videos could be used; see the warnings before this")
     return torch.cat(found)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,12 @@ __all__ = [
     "hold_out_videos",
 ]
 
-AUGMENTATION_SETS = {"weak": WEAK, "basic": PRETRAINING, "none": PRETRAINING.without(*AUGMENTATIONS)}
+AUGMENTATION_SETS = {
+    "weak": WEAK,
+    "crop_flip": WEAK.without("contrast", "hue", "saturation", "brightness", "grayscale", "gamma", "cutout"),
+    "basic": PRETRAINING,
+    "none": PRETRAINING.without(*AUGMENTATIONS),
+}
 FREEZE = ("none", "backbone", "backbone_weights")
 
 
@@ -72,6 +78,8 @@ class ClassificationArguments:
         default="loop", metadata={"help": "what becomes of short videos", "choices": SHORT_VIDEOS}
     )
     short_side: int | None = field(default=240, metadata={"help": "larger frames are scaled to this side when read"})
+    frames_per_second: float | None = field(default=None, metadata={"help": "rate at which frames are counted; own"})
+    skip_unreadable: bool = field(default=False, metadata={"help": "leave unreadable videos out, count and list them"})
     dropout: float = field(default=0.0, metadata={"help": "before the last layer"})
 
     def __post_init__(self) -> None:
@@ -82,6 +90,8 @@ class ClassificationArguments:
         for name in ("num_test_clips", "skip"):
             if getattr(self, name) < 1:
                 raise InputError(f"must be at least 1, got {getattr(self, name)}", field=name)
+        if self.frames_per_second is not None and not self.frames_per_second > 0:
+            raise InputError(f"must be above 0, got {self.frames_per_second}", field="frames_per_second")
 
     def recipe(self, image_size: int) -> AugmentationRecipe:
         """The augmentations of training clips of that size."""
@@ -92,10 +102,20 @@ class ClassificationArguments:
         return replace(chosen, image_size=image_size, cutout_size=(smallest, largest))
 
     def clips(
-        self, videos: Sequence[ActionVideo], labels: Sequence[str], backbone: Any, *, seed: int, training: bool
+        self,
+        videos: Sequence[ActionVideo],
+        labels: Sequence[str],
+        backbone: Any,
+        *,
+        seed: int,
+        training: bool,
+        show_progress_bar: bool = False,
     ) -> ActionClips:
-        """What a loader reads of the videos: for training one random clip of each, else ``num_test_clips``."""
-        return ActionClips(
+        """What a loader reads of the videos: for training one random clip of each, else ``num_test_clips``.
+
+        Videos that options leave out, as too short or unreadable, are taken out at once and listed in ``left_out``.
+        """
+        clips = ActionClips(
             videos,
             labels=labels,
             num_clips=None if training else self.num_test_clips,
@@ -104,8 +124,12 @@ class ClassificationArguments:
             augmentation=self.recipe(backbone.image_size),
             short_videos=self.short_videos,
             seed=seed,
+            frames_per_second=self.frames_per_second,
             short_side=self.short_side,
+            unreadable_videos="skip" if self.skip_unreadable else "raise",
         )
+        clips.remove_unusable(show_progress_bar=show_progress_bar)
+        return clips
 
 
 class ClassificationTrainer(TCLRTrainer):
@@ -143,7 +167,8 @@ def finetune_classification(
         callbacks: further callbacks of the Trainer.
 
     Raises:
-        InputError: videos without labels, a video in both sets, or settings that do not fit the encoder.
+        InputError: videos without labels or of the split ``test``, a video in both sets, or settings that do not fit
+            the encoder.
 
     Source: TCLR §4.1 and C.4.
     """
@@ -154,7 +179,7 @@ def finetune_classification(
     set_seed(training_arguments.seed)
     model = _classifier(checkpoint, arguments, labels)
     backbone = model.config.backbone_config
-    made: dict[str, Any] = {"seed": training_arguments.seed}
+    made: dict[str, Any] = {"seed": training_arguments.seed, "show_progress_bar": not training_arguments.disable_tqdm}
     trainer = ClassificationTrainer(
         model=model,
         args=training_arguments,
@@ -174,8 +199,9 @@ def hold_out_videos(
     if fraction == 0:
         return list(videos), []
     labels = [str(video.label) for video in videos]
+    counts = Counter(labels)
     # A generator of its own: otherwise the held-out videos would be the first ones of every training share.
-    held = {place for place in labelled_share(labels, fraction, seed=seed + 1000) if labels.count(labels[place]) > 1}
+    held = {place for place in labelled_share(labels, fraction, seed=seed + 1000) if counts[labels[place]] > 1}
     return [video for place, video in enumerate(videos) if place not in held], [videos[place] for place in sorted(held)]
 
 
@@ -191,6 +217,8 @@ def _split(
     for video in videos:
         if video.label is None:
             raise InputError("missing: every video needs its class", file=video.video, field="label")
+    _refuse_test_videos(videos, "train")
+    _refuse_test_videos(eval_videos or (), "eval")
     labels = label_names(videos)
     train = list(videos)
     if eval_videos is None:
@@ -206,6 +234,16 @@ def _split(
         )
     kept = labelled_share([str(video.label) for video in train], arguments.train_fraction, seed=arguments.subset)
     return labels, [train[place] for place in kept], validation
+
+
+def _refuse_test_videos(videos: Sequence[ActionVideo], use: str) -> None:
+    tested = [video.video_id for video in videos if video.split == "test"]
+    if tested:
+        raise InputError(
+            f"{len(tested)} of the {len(videos)} videos, as {tested[0]!r}, are of the split 'test', which is for "
+            f"`tempclr evaluate classification` alone: name another one by --{use}_split",
+            field=f"{use}_split",
+        )
 
 
 def _classifier(checkpoint: str | None, arguments: ClassificationArguments, labels: Sequence[str]) -> Any:
@@ -224,9 +262,20 @@ def _classifier(checkpoint: str | None, arguments: ClassificationArguments, labe
     if checkpoint is None:
         model = read_clip_model(start, TCLRForVideoClassification, new_parts=True, **own)
     else:
-        model = read_clip_model(start, TCLRForVideoClassification, freeze=arguments.freeze)
+        asked = {name: own[name] for name in ("freeze", "classifier_dropout")}
+        model = read_clip_model(start, TCLRForVideoClassification, **asked)
+        _check_sizes(model.config.backbone_config, sizes, checkpoint)
         if list(model.config.id2label.values()) != list(labels):
             raise InputError(f"{checkpoint!r} was trained on other classes", field="resume_from_checkpoint")
     for name, value in given.items():
         setattr(model.config.backbone_config, name, value)
     return model
+
+
+def _check_sizes(backbone: VideoResNetConfig, asked: Mapping[str, Any], checkpoint: str) -> None:
+    """A run goes on with the network it began with: asking for another one is a mistake."""
+    for name, value in asked.items():
+        if getattr(backbone, name) != value:
+            field = "width" if name == "hidden_sizes" else "variant"
+            told = f"the network of {checkpoint!r} has {name} {getattr(backbone, name)}, asked for is {value}"
+            raise InputError(f"{told}: leave it out to go on with that network", field=field)

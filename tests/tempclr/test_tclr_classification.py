@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tempclr.errors import InputError
+from tempclr.evaluation import classification
 from tempclr.evaluation.classification import (
     LinearSettings,
     class_indices,
@@ -63,9 +64,9 @@ def test_features_of_another_scale_want_standardizing():
     assert scaled.accuracy > 0.95 > plainly.accuracy
 
 
-def test_the_rate_falls_until_training_ends(monkeypatch):
-    features = torch.zeros(4, 1, 2)
-    seen = []
+def rates_of(monkeypatch, losses, **settings):
+    """The learning rate of each epoch of one batch, where the epochs' losses are these."""
+    told, seen = iter(losses), []
     step = torch.optim.Adam.step
 
     def watched(self, *positional, **keywords):
@@ -73,14 +74,26 @@ def test_the_rate_falls_until_training_ends(monkeypatch):
         return step(self, *positional, **keywords)
 
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
-    # At so high a rate the loss of constant features goes up and down, so that every plateau is reached.
-    train_linear(features, torch.tensor([0, 1, 0, 1]), 2, settings=LinearSettings(learning_rate=1.0), seed=0)
-    assert seen[0] == 1.0 and seen == sorted(seen, reverse=True) and len(set(seen)) > 1
-    assert min(seen) >= LinearSettings.min_learning_rate
-    few = len(seen)
-    seen.clear()
-    train_linear(features, torch.tensor([0, 1, 0, 1]), 2, settings=LinearSettings(num_epochs=3), seed=0)
-    assert len(seen) == 3 < few <= LinearSettings.num_epochs
+    monkeypatch.setattr(classification.F, "cross_entropy", lambda logits, wanted: 0 * logits.sum() + next(told))
+    settings = LinearSettings(**{"num_epochs": len(losses), **settings})
+    train_linear(torch.zeros(4, 1, 2), torch.tensor([0, 1, 0, 1]), 2, settings=settings, seed=0)
+    return seen
+
+
+def test_the_rate_falls_until_training_ends(monkeypatch):
+    """After 3 epochs above the lowest loss, again and again, down to the lowest rate; no further epoch is begun."""
+    seen = rates_of(monkeypatch, [1.0] + 99 * [2.0])
+    assert seen == pytest.approx(4 * [1e-2] + 3 * [1e-3] + 3 * [1e-4] + 3 * [1e-5], rel=1e-9)
+    monkeypatch.undo()
+    assert rates_of(monkeypatch, 30 * [1.0]) == 30 * [1e-2], "an equal loss is not above the lowest"
+    monkeypatch.undo()
+    assert len(rates_of(monkeypatch, 3 * [1.0])) == 3
+
+
+def test_patience_counts_epochs_that_are_not_in_a_row(monkeypatch):
+    """Worse are the epochs 2, 4 and 6, each followed by a new lowest loss; from the seventh on the rate is a tenth."""
+    seen = rates_of(monkeypatch, [5.0, 6.0, 4.0, 5.0, 3.0, 4.0, 2.0, 3.0, 1.0, 3.0, 0.5, 3.0, 0.4])
+    assert seen == pytest.approx(6 * [1e-2] + 6 * [1e-3] + [1e-4], rel=1e-9)
 
 
 def test_classes_no_one_trained_are_named():

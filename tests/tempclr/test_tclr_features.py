@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tempclr.errors import InputError
 from tempclr.evaluation.classification_features import (
     attention_maps,
     clip_features,
@@ -44,6 +45,14 @@ def test_features_are_the_backbones_own_in_evaluation_mode(model):
     torch.testing.assert_close(vectors[0, :4], found[0].mean(dim=0)[:, 0])
     with pytest.raises(ValueError, match=r"pixel_values must be \(B, clips, T, 3, H, W\)"):
         clip_features(model.backbone, [{"pixel_values": pixels[0]}])
+
+
+def test_batches_that_are_empty_are_passed_over_unless_all_are(model):
+    batch = {"pixel_values": clips(2, 1)}
+    found = clip_features(model.backbone, [None, batch, None])
+    assert torch.equal(found, clip_features(model.backbone, [batch]))
+    with pytest.raises(InputError, match="none of the videos could be used"):
+        clip_features(model.backbone, [None, None])
 
 
 def test_probabilities_of_clips_average_to_those_of_the_model():
