@@ -6,6 +6,7 @@ all memory, and only the one video is lost: its process is ended and the next vi
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from os import PathLike
 from typing import Any, BinaryIO
 
@@ -180,18 +182,24 @@ def _serve(max_memory_bytes: int) -> None:
         hard = resource.getrlimit(limit)[1]
         resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
     for line in sys.stdin.buffer:
-        _answer(json.loads(line), output)
+        _answer(json.loads(line), output, while_decoding=_ended_with_its_program)
 
 
-def _answer(request: dict[str, Any], output: BinaryIO) -> None:
+def _answer(
+    request: dict[str, Any],
+    output: BinaryIO,
+    *,
+    while_decoding: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
     from tempclr.data.video import iterate_frames
 
     fault = None
     try:
-        frames = iterate_frames(request["path"], frames_per_second=request["rate"], num_threads=request["num_threads"])
-        for seconds, frame in frames:
-            output.write(_HEAD.pack(seconds, *frame.shape[:2]))
-            output.write(np.ascontiguousarray(frame).data)
+        rate, num_threads = request["rate"], request["num_threads"]
+        with while_decoding():
+            for seconds, frame in iterate_frames(request["path"], frames_per_second=rate, num_threads=num_threads):
+                output.write(_HEAD.pack(seconds, *frame.shape[:2]))
+                output.write(np.ascontiguousarray(frame).data)
     except MemoryError:
         fault = "decoding it needs more memory than is allowed"
     except InputError as error:
@@ -201,6 +209,25 @@ def _answer(request: dict[str, Any], output: BinaryIO) -> None:
     message = json.dumps({"fault": fault}).encode()
     output.write(_HEAD.pack(0.0, 0, len(message)) + message)
     output.flush()
+
+
+# Note [A decoder is not left behind]: one that hangs, in a loop or asleep, reads no more requests and so does not hear
+# that the program is gone. The kernel sends SIGIO when the other end of the pipe of requests is closed, which ends the
+# process whatever it is doing. A request would do so too, but none comes while one is answered. (The signal that Linux
+# sends when a parent ends would come as soon as the thread ends that began the process.)
+@contextmanager
+def _ended_with_its_program() -> Iterator[None]:
+    flags = fcntl.fcntl(0, fcntl.F_GETFL)
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC)
+    try:
+        poll = select.poll()
+        poll.register(0, 0)
+        if poll.poll(0):  # it was closed before
+            os._exit(1)
+        yield
+    finally:
+        fcntl.fcntl(0, fcntl.F_SETFL, flags)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ __all__ = ["SHARD_SUFFIXES", "Piece", "Rows", "find_pieces", "find_shards", "rea
 
 SHARD_SUFFIXES = (".parquet", ".jsonl", ".arrow")
 LINES_BYTES = 4 << 20
+LARGE_GROUP_BYTES = 1 << 30
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +27,28 @@ class Piece:
     """Some rows of a shard that lie together: a row group of Parquet, a batch of Arrow, the lines that begin in
     ``[start, start + LINES_BYTES)`` of JSON lines.
 
-    ``start`` is its number or first byte; ``num_rows`` is None where only reading tells.
+    ``start`` is its number or first byte; ``num_rows`` is None where only reading tells; ``num_bytes`` are those of a
+    row group, not compressed: it is held as a whole.
     """
 
     shard: int
     start: int
     num_rows: int | None
+    num_bytes: int = 0
 
 
 class Rows(Sequence[Mapping[str, Any]]):
-    """The rows of one piece: Arrow's, each made plain when it is asked for, or parsed lines."""
+    """The rows of one piece: Arrow's, each made plain when it is asked for, or parsed lines.
 
-    def __init__(self, source: Path, rows: Any, first: int | None) -> None:
-        self.source, self._rows, self.first = source, rows, first
+    Args:
+        source: the shard.
+        rows: a table, or lines.
+        first: the number of the first of them in the shard; None where it has to be counted.
+        start: of lines, the byte that the piece begins at.
+    """
+
+    def __init__(self, source: Path, rows: Any, *, first: int | None = None, start: int = 0) -> None:
+        self.source, self._rows, self._first, self._start = source, rows, first, start
 
     def __len__(self) -> int:
         return self._rows.num_rows if hasattr(self._rows, "num_rows") else len(self._rows)
@@ -46,6 +58,12 @@ class Rows(Sequence[Mapping[str, Any]]):
         if not hasattr(self._rows, "num_rows"):
             return self._parsed(self._rows[index])
         return self._rows.slice(index, 1)
+
+    def number(self, index: int) -> int:
+        """Which row of the shard it is, counted from 0. Of lines, all before are read to be counted: for errors."""
+        if self._first is None:
+            self._first = _num_lines_before(self.source, self._start)
+        return self._first + index
 
     def _parsed(self, line: bytes) -> Mapping[str, Any]:
         try:
@@ -96,6 +114,13 @@ def find_pieces(shards: Sequence[Path]) -> list[Piece]:
     pieces = [piece for number, shard in enumerate(shards) for piece in _pieces_of(number, shard)]
     if not pieces:
         raise InputError("holds no rows", file=shards[0].parent)
+    largest = max(pieces, key=lambda piece: piece.num_bytes)
+    if largest.num_bytes > LARGE_GROUP_BYTES:
+        _log.warning(
+            "%s: a row group of %d rows takes %.1f GiB, and every worker holds a whole one at least: write the shards "
+            "with a smaller row_group_size",
+            *(shards[largest.shard], largest.num_rows, largest.num_bytes / (1 << 30)),
+        )
     return pieces
 
 
@@ -107,10 +132,11 @@ def _pieces_of(number: int, shard: Path) -> list[Piece]:
             import pyarrow.parquet  # type: ignore[import-untyped]
 
             metadata = pyarrow.parquet.read_metadata(shard)
-            counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+            sizes = [(group.num_rows, group.total_byte_size) for group in groups]
         else:
-            counts = [batch.num_rows for batch in _arrow_batches(shard)]
-    return [Piece(number, place, count) for place, count in enumerate(counts) if count]
+            sizes = [(batch.num_rows, 0) for batch in _arrow_batches(shard)]
+    return [Piece(number, place, *size) for place, size in enumerate(sizes) if size[0]]
 
 
 def read_piece(shards: Sequence[Path], piece: Piece) -> Rows:
@@ -121,19 +147,19 @@ def read_piece(shards: Sequence[Path], piece: Piece) -> Rows:
     """
     shard = shards[piece.shard]
     if shard.suffix == ".jsonl":
-        return Rows(shard, _lines(shard, piece.start), None)
+        return Rows(shard, _lines(shard, piece.start), start=piece.start)
     with _damage_told(shard):
         if shard.suffix == ".parquet":
             import pyarrow.parquet
 
             with pyarrow.parquet.ParquetFile(shard) as file:
                 counts = [file.metadata.row_group(group).num_rows for group in range(piece.start)]
-                return Rows(shard, file.read_row_group(piece.start), sum(counts))
+                return Rows(shard, file.read_row_group(piece.start), first=sum(counts))
         import pyarrow
 
         batches = _arrow_batches(shard)[: piece.start + 1]
         first = sum(batch.num_rows for batch in batches[:-1])
-        return Rows(shard, pyarrow.Table.from_batches(batches[-1:]), first)
+        return Rows(shard, pyarrow.Table.from_batches(batches[-1:]), first=first)
 
 
 def _arrow_batches(shard: Path) -> list[Any]:
@@ -155,6 +181,17 @@ def _lines(shard: Path, start: int) -> list[bytes]:
             return lines
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=shard) from error
+
+
+def _num_lines_before(shard: Path, start: int) -> int:
+    count = place = 0
+    with shard.open("rb") as stream:
+        for line in stream:
+            if place >= start:
+                break
+            count += bool(line.strip())
+            place += len(line)
+    return count
 
 
 @contextmanager

@@ -45,7 +45,8 @@ class ParagraphStream(IterableDataset[Any]):
 
     Args:
         source, split: see :func:`tempclr.data.shards.find_shards`.
-        shuffle_rows: rows that are shuffled among each other, and held in memory, in each worker.
+        shuffle_rows: rows that are shuffled among each other, and held in memory, in each worker; at least one whole
+            piece, which in a Parquet file may be a million rows: a row group of more than 1 GiB is warned of.
         seed: of the orders.
         rank, num_ranks: this process of how many.
         cut: what is done to a paragraph, given also the pass and a number of its row that is the same in every pass;
@@ -144,14 +145,12 @@ class ParagraphStream(IterableDataset[Any]):
         return block, last
 
     def _item(self, piece: Piece, rows: Rows, index: int, epoch: int) -> Any:
-        row = index if rows.first is None else rows.first + index
         try:
-            paragraph = read_paragraph(row_values(rows[index]), source=self._base, index=row)
+            paragraph = read_paragraph(row_values(rows[index]), source=self._base, index=index)
             number = hash((piece.shard, piece.start, index)) & 0x7FFFFFFF
             return paragraph if self.cut is None else self.cut(paragraph, epoch, number)
         except InputError as error:
-            told = str(error).removeprefix(f"{error.file}, row {row}, ").removeprefix(f"field {error.field!r}: ")
-            placed = InputError(told, file=rows.source, row=row, field=error.field)
+            placed = InputError(error.message, file=rows.source, row=rows.number(index), field=error.field)
             if not self.skip_bad_rows:
                 raise placed from error
             _log.warning("left out: %s", placed)
@@ -167,8 +166,11 @@ class StreamLoader:
 
     Args:
         stream: its ``positions`` are set by :meth:`load_state_dict`.
-        batch_size, num_workers, prefetch_factor: as of a DataLoader.
+        batch_size, num_workers, prefetch_factor, pin_memory, persistent_workers: as of a DataLoader.
         collate: items to a batch.
+
+    Raises:
+        InputError: (on iteration) what the stream or ``collate`` raises, also in a worker.
     """
 
     def __init__(
@@ -179,9 +181,12 @@ class StreamLoader:
         collate: Callable[[Sequence[Any]], dict[str, Any]],
         num_workers: int = 0,
         prefetch_factor: int | None = None,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
     ) -> None:
         self.dataset, self.batch_size, self.num_workers = stream, batch_size, num_workers
         self.collate, self.prefetch_factor = collate, prefetch_factor
+        self.pin_memory, self.persistent_workers = pin_memory, persistent_workers
         self._positions: dict[int, Position] = {}
         self._num_batches = 0
 
@@ -189,16 +194,21 @@ class StreamLoader:
         stream = self.dataset
         stream.positions, stream.first_worker = dict(self._positions), self._num_batches % max(self.num_workers, 1)
         loader: Any = DataLoader(
-            stream,
+            _FaultsAsItems(stream),
             batch_size=self.batch_size,
             collate_fn=_WithPosition(self.collate),
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor,
+            pin_memory=self.pin_memory,
+            persistent_workers=self.persistent_workers,
             generator=torch.Generator().manual_seed(
                 stream.seed
             ),  # the global one must not depend on how often we began
         )
-        for batch, worker, position in loader:
+        for given in loader:
+            if isinstance(given, InputError):
+                raise given
+            batch, worker, position = given
             self._positions[worker] = position
             self._num_batches += 1
             yield batch
@@ -235,15 +245,37 @@ class StreamLoader:
         }
 
 
+class _FaultsAsItems(IterableDataset[Any]):
+    """A stream that ends with the InputError it would raise.
+
+    Note [Faults come as batches]: an exception of a worker is told by a DataLoader as the text of its whole traceback,
+    without the file, row and field that it names. As a batch it comes as it is.
+    """
+
+    def __init__(self, stream: ParagraphStream) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self.stream
+        except InputError as error:
+            yield error
+
+
 class _WithPosition:
     """A collator of items that come with the worker that gives them and the position behind them."""
 
     def __init__(self, collate: Callable[[Sequence[Any]], dict[str, Any]]) -> None:
         self.collate = collate
 
-    def __call__(self, items: Sequence[tuple[Any, int, Position]]) -> tuple[dict[str, Any], int, Position]:
-        *_, (_, worker, position) = items
-        return self.collate([item for item, _, _ in items]), worker, position
+    def __call__(self, items: Sequence[Any]) -> tuple[dict[str, Any], int, Position] | InputError:
+        if isinstance(items[-1], InputError):
+            return items[-1]
+        _, worker, position = items[-1]
+        try:
+            return self.collate([item for item, _, _ in items]), worker, position
+        except InputError as error:
+            return error
 
 
 def first_paragraphs(

@@ -46,6 +46,8 @@ class StreamTrainer(TempCLRTrainer):
             collate=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
         )
         if self.resumed_from is not None:
             file = _state_file(self.resumed_from, self.args.process_index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import runpy
@@ -200,6 +201,51 @@ def test_the_process_ends_when_the_program_does(clip):
         process = decoder._idle[0]
         process.stdin.close()
         assert process.wait(10) == 0
+
+
+def test_a_process_that_waits_ends_by_note_a_decoder_is_not_left_behind(clip):
+    """Note [A decoder is not left behind]: here it waits for somebody to take its frames."""
+    with IsolatedDecoder() as decoder:
+        frames = decoder.iterate_frames(clip)
+        next(frames)
+        process = frames.gi_frame.f_locals["process"]
+        process.stdin.close()
+        assert process.wait(10) == -signal.SIGIO
+        frames.close()
+
+
+@pytest.mark.parametrize("how", ["asleep", "busy", "too late"])
+def test_a_decoder_that_hangs_ends_with_the_program(how, monkeypatch):
+    """Also within C, where no handler of Python would run."""
+    requests, asking = os.pipe()
+    began, beginning = os.pipe()
+
+    def hang(*_, **__):
+        os.write(beginning, b".")
+        while how == "busy":
+            pass
+        ctypes.PyDLL(None).sleep(100)  # without letting go of the lock of the interpreter
+
+    monkeypatch.setattr(video, "iterate_frames", hang)
+    child = os.fork()
+    if child == 0:
+        os.close(asking)
+        os.dup2(requests, 0)
+        if how == "too late":
+            os.read(0, 1)
+        request = {"path": "v.mp4", "rate": 1.0, "num_threads": 1}
+        watch = isolated_decoding._ended_with_its_program
+        isolated_decoding._answer(request, os.fdopen(1, "wb"), while_decoding=watch)
+        os._exit(7)
+    os.close(requests)
+    if how != "too late":
+        os.read(began, 1)
+    os.close(asking)
+    late = threading.Timer(20, os.kill, (child, signal.SIGKILL))
+    late.start()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    late.cancel()
+    assert status == (1 if how == "too late" else -signal.SIGIO)
 
 
 def test_requests_are_answered_in_this_process_too(clip, tmp_path):

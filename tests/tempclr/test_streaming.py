@@ -196,6 +196,50 @@ def test_a_hub_dataset_is_to_be_fetched_first():
         ParagraphStream("owner/recipes")
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_bad_row_is_told_by_note_faults_come_as_batches(num_workers, tmp_path):
+    """Note [Faults come as batches]: of a worker too, with its file, row and field and without a traceback."""
+    made = rows()[:6]
+    made[2] = {"video_id": "bad"}
+    (tmp_path / "train.jsonl").write_text("\n\n".join(json.dumps(row) for row in made))
+    assert len(find_pieces(find_shards(tmp_path))) > 2
+    with pytest.raises(InputError) as told:
+        list(islice(loader(tmp_path, num_workers=num_workers), 4))
+    file = tmp_path / "train.jsonl"
+    assert str(told.value) == f"{file}, row 2, field 'sentences': missing"
+    assert (told.value.file, told.value.row, told.value.field) == (file, 2, "sentences")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_the_collator_refuses_is_told_too(num_workers, places):
+    def refuse(items):
+        raise InputError("several widths", field="features")
+
+    stream = ParagraphStream(places / "parquet")
+    with pytest.raises(InputError, match=r"^field 'features': several widths$"):
+        next(iter(StreamLoader(stream, batch_size=3, collate=refuse, num_workers=num_workers)))
+
+
+def test_the_loader_has_the_options_of_a_data_loader(places, monkeypatch):
+    given = {}
+    monkeypatch.setattr("tempclr.data.streaming.DataLoader", lambda stream, **options: given.update(options) or [])
+    settings = {"prefetch_factor": 3, "pin_memory": True, "persistent_workers": True}
+    stream = ParagraphStream(places / "parquet")
+    list(StreamLoader(stream, batch_size=3, collate=collate, num_workers=2, **settings))
+    assert {name: given[name] for name in settings} == settings
+
+
+def test_large_row_groups_are_warned_of(places, monkeypatch, caplog):
+    find_pieces(find_shards(places / "parquet"))
+    assert not caplog.records
+    monkeypatch.setattr(shards_module, "LARGE_GROUP_BYTES", 100)
+    for kind in ("jsonl", "arrow"):
+        find_pieces(find_shards(places / kind))
+    assert not caplog.records
+    find_pieces(find_shards(places / "parquet"))
+    assert len(caplog.records) == 1 and "a row group of 4 rows takes" in caplog.text and ".parquet" in caplog.text
+
+
 def test_bad_rows_are_named_or_left_out(tmp_path, caplog):
     made = rows()[:6]
     made[2] = {"video_id": "bad"}
@@ -206,7 +250,8 @@ def test_bad_rows_are_named_or_left_out(tmp_path, caplog):
         list(islice(iter(ParagraphStream(tmp_path)), 6))
     given = ids(islice(iter(ParagraphStream(tmp_path, skip_bad_rows=True)), 8))
     assert sorted(given[:4]) == sorted(given[4:]) == [IDS[place] for place in (0, 1, 3, 5)]
-    assert "left out: " in caplog.text and "field 'sentences': missing" in caplog.text and "not JSON" in caplog.text
+    assert "left out: " in caplog.text and "row 2, field 'sentences': missing" in caplog.text
+    assert "train.jsonl, row 4: not JSON" in caplog.text
     (tmp_path / "train.jsonl").write_text("{}\n{}\n")
     with pytest.raises(InputError, match="no good row"):
         next(iter(ParagraphStream(tmp_path, skip_bad_rows=True)))
