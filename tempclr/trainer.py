@@ -21,10 +21,9 @@ from tempclr.data.rank_padding import (
     NUM_COUNTED,
     PADDING_ID,
     CountingCollator,
-    PaddedDataset,
-    PaddedSampler,
     PaddingCollator,
     can_be_padded,
+    pad,
 )
 from tempclr.distributed import mean_over_ranks
 from tempclr.errors import InputError
@@ -267,7 +266,7 @@ class TempCLRTrainer(CheckpointingTrainer):
     def _get_dataloader(
         self, dataset: Any, description: str, batch_size: int, sampler_fn: Any = None, *others: Any, **keywords: Any
     ) -> Any:
-        num_ranks, make_sampler = self.args.world_size, sampler_fn
+        num_ranks = self.args.world_size
         joint_batch, drops_last = batch_size * num_ranks, self.args.dataloader_drop_last
         if num_ranks > 1 and not drops_last and self.averages_rows is False and len(dataset) % joint_batch:
             raise InputError(
@@ -278,15 +277,9 @@ class TempCLRTrainer(CheckpointingTrainer):
         # Predictions are gathered, for which all ranks must have as many rows.
         is_predicted = self.averages_rows and (description == "test" or self.compute_metrics is not None)
         if num_ranks > 1 and can_be_padded(dataset, self.data_collator) and not is_predicted:
-
-            def make_sampler(padded: PaddedDataset) -> PaddedSampler:
-                sampler = None if sampler_fn is None else sampler_fn(padded.dataset)
-                sampler = torch.utils.data.SequentialSampler(padded.dataset) if sampler is None else sampler
-                multiple = 1 if drops_last else joint_batch
-                return PaddedSampler(sampler, multiple=multiple, data_seed=self.args.data_seed)
-
-            dataset = PaddedDataset(dataset)
-        return super()._get_dataloader(dataset, description, batch_size, make_sampler, *others, **keywords)
+            multiple = 1 if drops_last else joint_batch
+            dataset, sampler_fn = pad(dataset, sampler_fn, multiple=multiple, data_seed=self.args.data_seed)
+        return super()._get_dataloader(dataset, description, batch_size, sampler_fn, *others, **keywords)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         steps = getattr(self.args, "schedule_steps", None)

@@ -9,17 +9,26 @@ Where a loss is a mean over rows alone, copies are left out of the batch, and ea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import RandomSampler, Sampler, SequentialSampler
+from torch.utils.data import IterableDataset, RandomSampler, Sampler, SequentialSampler
 
 from tempclr.data.captions_collation import CaptionCollator
 from tempclr.data.collation import ParagraphCollator
 from tempclr.distributed import num_ranks, rank
 
-__all__ = ["PADDING_ID", "CountingCollator", "PaddedDataset", "PaddedSampler", "PaddingCollator", "can_be_padded"]
+__all__ = [
+    "PADDING_ID",
+    "CountingCollator",
+    "PaddedDataset",
+    "PaddedSampler",
+    "PaddedStream",
+    "PaddingCollator",
+    "can_be_padded",
+    "pad",
+]
 
 PADDING_ID = "(no video)"
 """``video_id`` of a row that does not count."""
@@ -95,6 +104,46 @@ class PaddedDataset:
             self.dataset.set_epoch(epoch)
 
 
+class PaddedStream(IterableDataset[Any]):
+    """The rows of an iterable dataset, and copies of the first, marked as such, up to a multiple of ``multiple``.
+
+    >>> [type(row).__name__ for row in PaddedStream(range(3), multiple=2)]
+    ['int', 'int', 'int', '_Copy']
+    """
+
+    def __init__(self, dataset: Any, *, multiple: int):
+        self.dataset, self.multiple = dataset, multiple
+        if hasattr(dataset, "generator"):
+            self.generator = dataset.generator  # accelerate makes it the same on all ranks
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.multiple) * self.multiple
+
+    def __iter__(self) -> Iterator[Any]:
+        first, count = None, 0
+        for count, row in enumerate(self.dataset, 1):
+            first = row if count == 1 else first
+            yield row
+        yield from [_Copy(first)] * (-count % self.multiple)
+
+    def set_epoch(self, epoch: int) -> None:
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+
+def pad(dataset: Any, sampler_fn: Any, *, multiple: int, data_seed: int | None) -> tuple[Any, Callable[[Any], Any]]:
+    """The dataset with rows that do not count, and what makes its sampler of what made that of the dataset."""
+    if isinstance(dataset, IterableDataset):
+        return PaddedStream(dataset, multiple=multiple), sampler_fn
+
+    def make_sampler(padded: PaddedDataset) -> PaddedSampler:
+        sampler = None if sampler_fn is None else sampler_fn(padded.dataset)
+        sampler = SequentialSampler(padded.dataset) if sampler is None else sampler
+        return PaddedSampler(sampler, multiple=multiple, data_seed=data_seed)
+
+    return PaddedDataset(dataset), make_sampler
+
+
 class PaddingCollator:
     """Makes the batch with ``collator`` and masks in it the copies that a :class:`PaddedDataset` gave.
 
@@ -139,8 +188,9 @@ class CountingCollator:
 
 
 def can_be_padded(dataset: Any, collator: Any) -> bool:
-    """Whether rows that do not count can be made: a sized dataset, and a collator that knows what to do with them."""
-    if not hasattr(dataset, "__len__") or isinstance(dataset, torch.utils.data.IterableDataset):
+    """Whether rows that do not count can be made: a dataset of known length or order, and a collator that knows what to
+    do with them."""
+    if not hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset):
         return False
     if isinstance(collator, CountingCollator):
         return True

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tempclr.checkpoints import checkpoint_fault
 from tempclr.finite_checks import MAX_VIDEOS_TOLD, check_loss, check_norm, check_weights
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -70,16 +71,38 @@ def test_two_ranks_that_go_on_end_with_the_weights_of_a_run_without_a_break(told
     assert told[0]["resumed"] is told[1]["resumed"] is True
 
 
-@pytest.mark.parametrize("how", ["killed", "stopped"])
+@pytest.mark.parametrize("how", ["killed", "stopped", "stopped behind training"])
 def test_when_a_rank_is_lost_the_other_says_so_and_ends(folder, how):
-    """Note [Silence means death] in rank_watch.py. The bar is 60 seconds; the silence was set to 4."""
+    """Note [Silence means death] in rank_watch.py. The bar is 60 seconds; the silence was set to 4. Behind training
+    rank 1 writes no model, for which rank 0 waits."""
     found = json.loads((folder / "lost.json").read_text())[how]
     assert found["codes"][0] in (2, 75) and found["codes"][1] == -signal.SIGKILL
     assert found["seconds"] < 50
     lines = [line for line in (folder / f"{how}-0.err").read_text().splitlines() if line.startswith("tempclr")]
     assert len(lines) == 1 and "another rank has stopped" in lines[0]
-    if how == "stopped":
+    if how != "killed":
         assert "rank 1 has given no sign of life for" in lines[0]
+
+
+def test_when_a_rank_raises_the_other_ends(folder):
+    found = json.loads((folder / "lost.json").read_text())["raised"]
+    assert found["codes"][0] in (2, 75) and found["codes"][1] == 2 and found["seconds"] < 30
+    texts = [(folder / f"raised-{rank}.err").read_text() for rank in range(2)]
+    lines = [[line for line in text.splitlines() if line.startswith("tempclr")] for text in texts]
+    assert len(lines[0]) == 1 and "another rank has stopped" in lines[0][0]
+    assert lines[1] == ["tempclr pretrain: error: rank 1: the disk went away"]
+    assert not any("Traceback" in text for text in texts)
+
+
+def test_ctrl_c_ends_both_ranks_and_leaves_whole_checkpoints(folder):
+    found = json.loads((folder / "lost.json").read_text())["interrupted"]
+    assert found["codes"] == [130, 130] and found["seconds"] < 30
+    for rank in range(2):
+        text = (folder / f"interrupted-{rank}.err").read_text()
+        assert [line for line in text.splitlines() if line.startswith("tempclr")] == ["tempclr: interrupted"]
+        assert "Traceback" not in text
+    kept = [path.parent for path in (folder / "interrupted").glob("checkpoint-*/trainer_state.json")]
+    assert kept and not any(checkpoint_fault(path, num_ranks=2) for path in kept)
 
 
 @pytest.mark.slow

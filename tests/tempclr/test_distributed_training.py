@@ -85,7 +85,7 @@ def test_two_ranks_equal_one_process_after_five_updates(quick, name):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", QUICK_SHARDED)
 def test_two_ranks_that_share_the_weights_equal_one_process(quick, name):
-    """FSDP 2 by accelerate; Note [FSDP shards layers] in trainer.py."""
+    """FSDP 2 by accelerate; Note [FSDP shards layers] in sharding.py."""
     assert quick["fsdp-2-0"][name]["kinds"] == ["DTensor"]
     assert quick["ddp-2-0"][name]["kinds"] == ["Tensor"]
     check_equal(quick["fsdp-2-0"][name], quick["ddp-1-0"][name])
@@ -120,6 +120,16 @@ def test_ranks_see_every_video_once_an_epoch(quick):
     together = [[*first, *second] for first, second in zip(*of_ranks, strict=True)]
     assert together == quick["ddp-1-0"]["unit"]["seen"]
     assert len(alone) == len(set(alone)) == 18
+
+
+def test_two_ranks_equal_one_process_where_the_data_set_is_iterable(quick):
+    """Note [Each rank reads the stream] in trainer.py: 18 videos fill no joint batches of 4, and 7 none either."""
+    check_equal(quick["ddp-2-0"]["streamed"], quick["ddp-1-0"]["streamed"])
+    alone, *of_ranks = (quick[name]["streamed"]["seen"] for name in ("ddp-1-0", "ddp-2-0", "ddp-2-1"))
+    assert [[*first, *second] for first, second in zip(*of_ranks, strict=True)] == alone
+    assert sorted(video_id for batch in alone for video_id in batch) == sorted(
+        f"video-0-{number}" for number in range(18)
+    )
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -28,6 +28,12 @@ from tempclr.rank_watch import watched_ranks
 from tempclr.trainer import TempCLRTrainer, TempCLRTrainingArguments
 
 EXTREME = "video-0-7"
+SIGNALS = {
+    "killed": signal.SIGKILL,
+    "stopped": signal.SIGSTOP,
+    "stopped behind training": signal.SIGSTOP,
+    "interrupted": signal.SIGINT,
+}
 
 
 class ExtremeCollator(ParagraphCollator):
@@ -87,15 +93,20 @@ def refusals(folder):
     (folder / f"refusals-{rank}.json").write_text(json.dumps(told))
 
 
-def lose_a_rank(folder, how, silence_seconds):
-    """Pretraining by the command; rank 1 gets a signal when the first checkpoint is there."""
+def bad_day(folder, how, silence_seconds):
+    """Pretraining by the command; something happens when the first checkpoint is there."""
     torch.set_num_threads(1)
     tempclr.recipes.running.watched_ranks = functools.partial(watched_ranks, silence_seconds=silence_seconds)
     output, rank = folder / how, os.environ["RANK"]
-    if rank == "1":
+    if how == "raised" and rank == "1":
+        TempCLRTrainer.training_step = raises(TempCLRTrainer.training_step, output)
+    elif how == "stopped behind training" and rank == "1":
+        tempclr.recipes.running._save = lambda trainer: signalled(output, how)
+    elif how == "interrupted" or (how in SIGNALS and rank == "1"):
         threading.Thread(target=signalled, args=(output, how), daemon=True).start()
     words = ["pretrain", "--train_dataset", str(folder / "rows.jsonl"), "--output_dir", str(output), "--use_cpu"]
-    words += ["--hidden_size", "16", "--num_text_layers", "1", "--num_video_layers", "1", "--max_steps", "100000"]
+    words += ["--hidden_size", "16", "--num_text_layers", "1", "--num_video_layers", "1"]
+    words += ["--max_steps", "2" if how == "stopped behind training" else "100000"]
     words += ["--save_steps", "2", "--save_total_limit", "1", "--per_device_train_batch_size", "2"]
     words += ["--disable_tqdm", "True", "--report_to", "none", "--logging_steps", "100000"]
     # The message of a watch ends the process past Python, and so needs the file that a shell would give.
@@ -106,10 +117,22 @@ def lose_a_rank(folder, how, silence_seconds):
 
 
 def signalled(output, how):
-    while not list(output.glob("checkpoint-*")):
+    while not list(output.glob("checkpoint-*/trainer_state.json")):
         time.sleep(0.05)
     (output.parent / f"{how}.time").write_text(str(time.time()))
-    os.kill(os.getpid(), {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}[how])
+    os.kill(os.getpid(), SIGNALS[how])
+
+
+def raises(training_step, output):
+    """As a disk that goes away, from the third step on."""
+
+    def step(trainer, *positional):
+        if trainer.state.global_step < 2:
+            return training_step(trainer, *positional)
+        (output.parent / "raised.time").write_text(str(time.time()))
+        raise OSError("the disk went away")
+
+    return step
 
 
 def main():
@@ -121,8 +144,10 @@ def main():
             file.write(json.dumps(row) + "\n")
     fork_ranks(refusals, 2, folder)
     found = {}
-    for how, silence_seconds in (("killed", 40.0), ("stopped", 4.0)):
-        codes = fork_ranks(lose_a_rank, 2, folder, how, silence_seconds, must_end_well=False)
+    for how in (*SIGNALS, "raised"):
+        silence_seconds = 4.0 if "stopped" in how else 40.0
+        ends_by_itself = how in ("interrupted", "raised")
+        codes = fork_ranks(bad_day, 2, folder, how, silence_seconds, must_end_well=None if ends_by_itself else False)
         found[how] = {"codes": codes, "seconds": time.time() - float((folder / f"{how}.time").read_text())}
     (folder / "lost.json").write_text(json.dumps(found))
 

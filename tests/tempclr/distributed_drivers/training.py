@@ -44,13 +44,23 @@ RUNS = {
 SEEN = []
 
 
+class Stream(torch.utils.data.IterableDataset):
+    """An iterable data set of somebody else's, without a length."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
 class Watched(ParagraphCollator):
     def __call__(self, rows):
         SEEN.append([row.video_id for row in rows if row.video_id != PADDING_ID])
         return super().__call__(rows)
 
 
-def train(folder, name, num_ranks, *, fsdp=False):
+def train(folder, name, num_ranks, *, fsdp=False, kind=ParagraphDataset):
     loss, options = RUNS[name]
     settings = {"optim": "sgd", "learning_rate": 0.05, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     if fsdp:
@@ -82,8 +92,8 @@ def train(folder, name, num_ranks, *, fsdp=False):
     trainer = TempCLRTrainer(
         model=model,
         args=arguments,
-        train_dataset=ParagraphDataset(videos),
-        eval_dataset=ParagraphDataset(world.make_paragraphs(7, seed=1)),
+        train_dataset=kind(videos),
+        eval_dataset=kind(world.make_paragraphs(7, seed=1)),
         data_collator=Watched(world.make_processor(), clip_seconds=1.0, with_video_ids=True),
         processing_class=model.processor,
     )
@@ -146,6 +156,7 @@ def work(folder, num_ranks, names, fsdp, with_others):
         del os.environ["ACCELERATE_USE_FSDP"]
         results |= trainers.what_ranks_agree_on(folder)
     if with_others and not fsdp:
+        results["streamed"] = train(folder, "unit", num_ranks, kind=Stream)
         results |= trainers.train_others(folder, num_ranks)
     if with_others and fsdp:
         results["beside forward"] = trainers.sharded(folder)
