@@ -28,8 +28,10 @@ def memory_of_training(
     loaded and what they compile compiled by an epoch of two videos, and ``peak_megabytes``, both resident; None where
     Linux does not tell.
     """
+    from tempclr.recipes.claims.queue import quiet
+
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=quiet) as pool:
         return pool.submit(train_and_watch, name, folder, settings, seed, init_from).result()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempclr.recipes.claims.grid import Job
 from tempclr.recipes.claims.work import Workshop, do_job
 
-__all__ = ["do_jobs"]
+__all__ = ["do_jobs", "quiet"]
 
 
 def do_jobs(
@@ -94,7 +94,7 @@ def _pool(num_processes: int) -> ProcessPoolExecutor:
     # Before the processes start, so that their libraries take it up.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=_quiet)
+    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=quiet)
 
 
 @contextmanager
@@ -109,7 +109,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """What a process that does jobs begins with: one thread, few words, and an end when its parent is gone."""
     import logging
 
     import torch
