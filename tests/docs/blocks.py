@@ -35,7 +35,7 @@ SHORTER = {
     " --variant r3d_10 --width 4 --image_size 16 --short_side 16",
     "finetune": "--max_steps 2 --report_to none",
     "finetune classification": "--max_steps 2 --report_to none --per_device_train_batch_size 4"
-    " --dataloader_num_workers 0 --short_side 16",
+    " --dataloader_num_workers 0 --short_side 16 --image_size 16",
     "finetune few-shot": "--max_steps 2 --report_to none --num_eval_tasks 4",
     "evaluate few-shot": "--num_tasks 20",
     "bench": "--quick --rounds 1",

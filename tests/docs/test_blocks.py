@@ -261,9 +261,30 @@ def test_learning_from_pixels_runs(folder: Path):
     for split in ("train", "test"):
         own = [row for row in rows if row["split"] == split]
         (folder / "ucf101" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, own)) + "\n", encoding="utf-8")
-    blocks.run_page(DOCS / "tclr.md")
+    make_released_networks(folder)
+    printed = blocks.run_page(DOCS / "tclr.md")
+    assert "no projection head: the folder is that of the network alone" in printed
+    for name in ("timesteps", "classes", "attention", "neighbours"):
+        assert (folder / f"{name}.png").stat().st_size > 5_000, name
     for name in ("nn", "linear", "classifier"):
         assert json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), name
+
+
+def make_released_networks(folder: Path) -> None:
+    """Of the names in the releases, and smaller."""
+    from tempclr import TCLRConfig, TCLRModel
+
+    backbone = {"hidden_sizes": [4, 4, 8, 8, 16], "image_size": 16}
+    state = TCLRModel(TCLRConfig(backbone_config=backbone, projection_size=8)).state_dict()
+    network = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    layers = {"dense": "1.fc1", "dense_norm": "1.bn1", "projection": "1.fc2", "projection_norm": "1.bn2"}
+    released = {f"0.{name}": value for name, value in network.items()}
+    for name, value in state.items():
+        if name.startswith("head."):
+            _, layer, field = name.split(".")
+            released[f"{layers[layer]}.{field}"] = value
+    torch.save({"state_dict": released}, folder / "model_best.pth")
+    torch.save({**network, "fc.weight": torch.ones(4, 16), "fc.bias": torch.ones(4)}, folder / "r3d_18-b3b3357e.pth")
 
 
 @pytest.mark.parametrize(
