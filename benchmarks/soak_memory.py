@@ -4,16 +4,19 @@
     python benchmarks/soak_memory.py --num_steps 600
 
 `pretrain` trains with logging, checkpoints, evaluation and data workers, as in earnest. Every so many steps the
-resident memory of the process and its numbers of open files and threads are a line of ``samples.jsonl``; run again
-after an interruption, training goes on from its last checkpoint, and the warm-up is that of the new process. The exit
-code is 1 if memory grows by more than 2 % from the warm-up to the end, or files stay open.
+resident memory of the process and of its data workers and its numbers of open files and threads are a line of
+``samples.jsonl``; run again after an interruption, training goes on from its last checkpoint, and the warm-up is that
+of the new process. The exit code is 1 if memory grows by more than 2 % from the warm-up to the end, if files stay open,
+or if no process ran for long enough to be judged.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -23,6 +26,7 @@ from typing import Any
 import numpy as np
 
 MAX_GROWTH = 0.02
+MEMORY = {"kilobytes": "training", "worker_kilobytes": "largest data worker"}
 WARM_UP = 0.2  # of a process's steps
 
 
@@ -33,9 +37,9 @@ def main(words: list[str] | None = None) -> int:
     finished = arguments.output / "model" / "train_results.json"
     if not finished.exists():
         train(arguments, record)
-    lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(record)
     passed = [judged([line for line in lines if line["process"] == process]) for process in processes(lines)]
-    return 0 if all(passed) else 1
+    return 0 if True in passed and False not in passed else 1
 
 
 def parse(words: list[str] | None) -> argparse.Namespace:
@@ -119,37 +123,64 @@ def train(arguments: argparse.Namespace, record: Path) -> None:
 
 
 def sample() -> dict[str, int]:
-    """Resident kilobytes, open files and threads of this process."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    """Resident kilobytes, open files and threads of this process, and kilobytes of its largest data worker.
+
+    Their number changes when an epoch or an evaluation begins, so that a sum would say nothing.
+    """
+    own = status("self")
+    workers = [status(str(child.pid)).get("VmRSS", "0 kB") for child in multiprocessing.active_children()]
     return {
-        "kilobytes": int(status["VmRSS"].split()[0]),
+        "kilobytes": int(own["VmRSS"].split()[0]),
+        "worker_kilobytes": max((int(size.split()[0]) for size in workers), default=0),
         "files": len(os.listdir("/proc/self/fd")),
-        "threads": int(status["Threads"]),
+        "threads": int(own["Threads"]),
     }
+
+
+def status(process: str) -> dict[str, str]:
+    """What the kernel tells of a process; nothing of one that has just ended."""
+    try:
+        lines = Path("/proc", process, "status").read_text().splitlines()
+    except OSError:
+        return {}
+    return dict(line.split(":", 1) for line in lines)
+
+
+def read_lines(record: Path) -> list[dict[str, Any]]:
+    """The samples; a line that a killed run has left half-written is none."""
+    found = []
+    for line in record.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def processes(lines: list[dict[str, Any]]) -> list[int]:
     return list(dict.fromkeys(line["process"] for line in lines))
 
 
-def judged(lines: list[dict[str, Any]]) -> bool:
-    """Medians of the first and the last fifth after the warm-up, in one process."""
+def judged(lines: list[dict[str, Any]]) -> bool | None:
+    """Medians of the first and the last fifth after the warm-up, in one process; None where samples are too few."""
     kept = lines[int(WARM_UP * len(lines)) :]
     if len(kept) < 10:
         print(f"steps {lines[0]['step']} to {lines[-1]['step']}: too few to judge")
-        return True
+        return None
     count = len(kept) // 5
     before, after = medians(kept[:count]), medians(kept[-count:])
-    growth = after["kilobytes"] / before["kilobytes"] - 1
-    held = growth <= MAX_GROWTH and after["files"] <= before["files"] and after["threads"] <= before["threads"]
-    told = f"{before['kilobytes'] / 1024:.1f} to {after['kilobytes'] / 1024:.1f} MB ({growth:+.2%})"
+    growths = {name: after[name] / before[name] - 1 for name in MEMORY if before[name]}
+    held = all(growth <= MAX_GROWTH for growth in growths.values())
+    held = held and after["files"] <= before["files"] and after["threads"] <= before["threads"]
+    told = ", ".join(
+        f"{MEMORY[name]} {before[name] / 1024:.1f} to {after[name] / 1024:.1f} MB ({growth:+.2%})"
+        for name, growth in growths.items()
+    )
     files = ", ".join(f"{before[name]:.0f} to {after[name]:.0f} {name}" for name in ("files", "threads"))
     print(f"{'' if held else 'LOST '}steps {kept[0]['step']} to {kept[-1]['step']}: {told}, {files} open")
     return held
 
 
 def medians(lines: list[dict[str, Any]]) -> dict[str, float]:
-    return {name: median(line[name] for line in lines) for name in ("kilobytes", "files", "threads")}
+    return {name: median(line[name] for line in lines) for name in (*MEMORY, "files", "threads")}
 
 
 if __name__ == "__main__":

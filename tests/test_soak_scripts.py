@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import runpy
+import time
 from pathlib import Path
 
 import pytest
@@ -15,21 +17,63 @@ def script(name):
     return runpy.run_path(str(BENCHMARKS / f"{name}.py"))
 
 
-def samples(growth=0.0, files=0):
-    grown = [1 + growth * step / 100 for step in range(100)]
+def samples(count=100, *, growth=0.0, of_workers=0.0, files=0, process=1):
     return [
-        {"process": 1, "step": step, "kilobytes": 500_000 * grown[step], "files": 20 + files * step, "threads": 4}
-        for step in range(100)
+        {
+            "process": process,
+            "step": step,
+            "kilobytes": 500_000 * (1 + growth * step / count),
+            "worker_kilobytes": 300_000 * (1 + of_workers * step / count),
+            "files": 20 + files * step,
+            "threads": 4,
+        }
+        for step in range(count)
     ]
 
 
 @pytest.mark.parametrize(
     ("lines", "held"),
-    [(samples(), True), (samples(growth=0.01), True), (samples(growth=0.1), False), (samples(files=1), False)],
+    [
+        (samples(), True),
+        (samples(growth=0.01, of_workers=0.01), True),
+        (samples(growth=0.1), False),
+        (samples(of_workers=0.1), False),
+        (samples(files=1), False),
+    ],
 )
 def test_growth_of_memory_and_open_files_is_seen(lines, held, capsys):
-    assert script("soak_memory")["judged"](lines) == held
+    assert script("soak_memory")["judged"](lines) is held
     assert capsys.readouterr().out.startswith("LOST ") != held
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        (samples(9), 1),
+        ([*samples(9, growth=1.0), *samples(process=2)], 0),
+        ([*samples(growth=0.1), *samples(process=2)], 1),
+        ([], 1),
+    ],
+)
+def test_something_must_have_been_judged(lines, code, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "train_results.json").write_text("{}")
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "samples.jsonl").write_text('{"process": 1, "st\n' + text + '{"process": 1, "step"')
+    assert script("soak_memory")["main"](["--output", str(tmp_path)]) == code
+
+
+def test_a_sample_sees_the_data_workers():
+    sample = script("soak_memory")["sample"]
+    assert sample()["worker_kilobytes"] == 0
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    worker.start()
+    try:
+        assert sample()["worker_kilobytes"] > 1000
+    finally:
+        worker.kill()
+        worker.join()
+    assert sample()["worker_kilobytes"] == 0
 
 
 def test_a_sample_counts_what_is_open(tmp_path):

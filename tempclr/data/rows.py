@@ -8,6 +8,7 @@ the folder of the dataset file (or at the dataset folder given, where ``save_to_
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -298,7 +299,8 @@ def _fields(row: Mapping[str, Any], source: str | PathLike[str]) -> dict[str, An
 
 # Note [Whose paths]: the rows of a file on this machine are its user's own, and may name any of their files. Those of a
 # Hub dataset are a stranger's: what they name could be any file of the reader's, which would end in features, pictures
-# or a published model. They may name nothing but what was downloaded with them.
+# or a published model. They may name nothing but what was downloaded with them, also where somebody gives the folder
+# that the Hub's library downloaded them to.
 def _resolve(path: Any, source: str | PathLike[str], field: str) -> Path:
     check_text(path, field)
     folder = _base_folder(source)
@@ -306,9 +308,9 @@ def _resolve(path: Any, source: str | PathLike[str], field: str) -> Path:
         raise InputError(
             f"{path!r} is relative, but a Hub dataset has no folder; put the features in the row", field=field
         )
-    if is_hub_id(source) and not _is_downloaded(Path(path)):
-        raise InputError(f"{path!r}: a Hub dataset may not name files of this machine", field=field)
     resolved = Path(path) if folder is None else folder / path
+    if (is_hub_id(source) or _is_snapshot(str(source))) and not _is_downloaded(resolved):
+        raise InputError(f"{path!r}: a Hub dataset may not name files of this machine", field=field)
     if not resolved.is_file():
         raise InputError(f"no such file: {resolved}", field=field)
     return resolved
@@ -321,6 +323,17 @@ def _is_downloaded(path: Path) -> bool:
     caches = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
     resolved = path.resolve()  # of a link, what it leads to counts
     return any(resolved.is_relative_to(Path(cache).resolve()) for cache in caches)
+
+
+def _is_snapshot(source: str) -> bool:
+    from huggingface_hub import constants
+
+    return _is_below(source, constants.HF_HUB_CACHE)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_below(source: str, folder: str) -> bool:  # asked for every row of a dataset
+    return Path(source).resolve().is_relative_to(Path(folder).resolve())
 
 
 def load_feature_file(path: Path) -> np.ndarray:

@@ -65,6 +65,9 @@ def _save(trainer: TempCLRTrainer) -> None:
     """Write model and processor, the weights last, each under its final name only when it is whole."""
     folder = Path(trainer.args.output_dir)
     staging = folder / ".saving"
+    if trainer.is_world_process_zero() and staging.exists():  # of a run that was killed
+        shutil.rmtree(staging)
+    trainer.accelerator.wait_for_everyone()
     try:
         trainer.save_model(str(staging), _internal_call=True)
         if trainer.is_world_process_zero():

@@ -13,6 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from tempclr.cli import main
+from tempclr.data.video import iterate_frames, probe
+from tempclr.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parent))
 import forked_runs
@@ -128,8 +130,20 @@ def test_features_that_cannot_be_read_are_named(make, folder, tmp_path, capfd):
 @pytest.mark.parametrize("make", UNREADABLE)
 def test_videos_that_cannot_be_read_are_named(make, folder, tmp_path, capfd):
     make(tmp_path / "v.mp4")
-    words = ["align", "--model", folder / "model", "--video", tmp_path / "v.mp4", "--sentences", folder / "train.jsonl"]
-    assert "v.mp4" in refused(capfd, *words) or make is not folder_instead
+    (tmp_path / "steps.txt").write_text("cut the bread\n")
+    words = ["align", "--model", folder / "model", "--video", tmp_path / "v.mp4", "--sentences", tmp_path / "steps.txt"]
+    told = refused(capfd, *words)
+    # The model takes features alone, so that a file which is there is not even opened.
+    reason = "this model does not record how" if make is forbidden else f"{tmp_path / 'v.mp4'}: no such video file"
+    assert told.startswith(f"tempclr align: error: {reason}")
+
+
+@pytest.mark.timeout(60)
+def test_a_forbidden_video_is_named(tmp_path):
+    forbidden(tmp_path / "v.mp4")
+    for read in (probe, lambda file: list(iterate_frames(file))):
+        with pytest.raises(InputError, match=r"v\.mp4: cannot be read as video \(Permission denied\)"):
+            read(tmp_path / "v.mp4")
 
 
 @pytest.mark.timeout(60)

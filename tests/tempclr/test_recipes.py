@@ -138,6 +138,11 @@ def test_the_hyper_parameters_are_the_released_ones(name, own):
     assert {key: settings[key] for key in RELEASED | own} == RELEASED | own
 
 
+@pytest.mark.parametrize("name", ["pretrain_howto100m", "pretrain_howto100m_all", "pretrain_videoclip"])
+def test_released_pretraining_runs_at_most_a_tenth_of_padding(name):
+    assert load_recipe(name)["max_padding"] == 0.1
+
+
 def test_recipes_can_be_compared():
     one, other = load_recipe("pretrain_howto100m"), load_recipe("pretrain_howto100m_all")
     assert {key for key in one | other if one.get(key) != other.get(key)} == {"train_parameters", "learning_rate"}

@@ -184,6 +184,24 @@ def test_rows_of_the_hub_follow_note_whose_paths(field, features, tmp_path, monk
             read_paragraph(row(**{field: path}), source="owner/recipes", index=0)
 
 
+@pytest.mark.parametrize("field", ["features_path", "video"])
+def test_rows_of_a_downloaded_folder_follow_note_whose_paths(field, features, tmp_path, monkeypatch):
+    """Note [Whose paths]: a stranger's rows are a stranger's also where the folder that they came to is given."""
+    snapshot = tmp_path / "cache" / "datasets--owner--recipes" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    blob = tmp_path / "cache" / "datasets--owner--recipes" / "blob.npy"
+    blob.write_bytes(features.read_bytes())
+    (snapshot / "own.npy").symlink_to(blob)
+    (snapshot / "link.npy").symlink_to(features)
+    (tmp_path / "mine").symlink_to(snapshot)
+    for source in (snapshot, snapshot / "train.jsonl", tmp_path / "mine" / "train.jsonl"):
+        assert read_paragraph(row(**{field: "own.npy"}), source=source, index=0)
+        for path in (str(features), "../../../../features.npy", "link.npy"):
+            with pytest.raises(InputError, match="a Hub dataset may not name files of this machine"):
+                read_paragraph(row(**{field: path}), source=source, index=0)
+
+
 def test_what_is_here_is_no_hub_id(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert is_hub_id("owner/recipes") and not is_hub_id("../recipes") and not is_hub_id("/owner/recipes")

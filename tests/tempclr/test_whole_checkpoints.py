@@ -40,6 +40,8 @@ def train(folder, **changes):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
+    (folder / ".saving").mkdir()
+    (folder / ".saving" / "model-00002-of-00002.safetensors").write_text("of a run that was killed")
     train(folder)
     return folder
 
@@ -73,6 +75,11 @@ def test_a_checkpoint_with_a_file_cut_off_is_passed_over(name, kept, run, caplog
 def test_a_checkpoint_without_one_of_its_files_is_passed_over(name, run):
     (run / "checkpoint-4" / name).unlink()
     assert last(run) == "checkpoint-2"
+
+
+def test_what_a_killed_run_was_saving_is_no_part_of_the_model(trained):
+    assert not (trained / ".saving").exists()
+    assert not (trained / "model-00002-of-00002.safetensors").exists()
 
 
 def test_a_run_that_keeps_the_model_alone_has_no_optimizer_to_miss(run):
