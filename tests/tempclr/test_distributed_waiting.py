@@ -140,7 +140,7 @@ def test_a_rank_that_counts_is_alive_and_one_that_stops_is_not():
     assert not heard
     assert given.wait(5)
     assert heard[0].startswith("rank 1 has given no sign of life for")
-    assert store.get("stopped").startswith(b"rank 1 has given no sign of life for")
+    assert store.check(["stopped"]) and store.get("stopped").startswith(b"rank 1 has given no sign of life for")
     assert int(store.get("rank-0")) > 10
     watching.stop()
 

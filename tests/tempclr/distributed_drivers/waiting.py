@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ import tempclr.distributed
 from tempclr.distributed import gather_objects, joined_ranks
 from tempclr.rank_watch import lost_rank_reason, watched_ranks
 
-FOR_EVER = 60
+FOR_EVER = 60  # and then a rank that still waits says where
 SILENCE = 2.0
 
 
@@ -143,6 +144,7 @@ def joins_alone():
 def work(folder, scene, timeout):
     log = os.open(folder / f"{scene.__name__}-{os.environ['RANK']}.err", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 2)
+    faulthandler.dump_traceback_later(FOR_EVER, exit=True, file=2)
     torch.set_num_threads(1)
     if timeout is not None:
         torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout))
