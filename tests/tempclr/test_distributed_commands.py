@@ -117,17 +117,25 @@ def test_a_video_that_one_rank_cannot_read_ends_all_of_them(folder):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("launcher", ["torch.distributed.run", "accelerate.commands.launch"])
 def test_the_launchers_that_users_run(folder, tmp_path, launcher):
-    words = ["evaluate", "retrieval", "--model", str(folder / "model"), "--dataset", str(folder / "many.jsonl")]
-    words += ["--protocol", "clean", "official", "--measures", "dtw", "cap_avg", "--device", "cpu"]
-    words += ["--output", str(tmp_path / "results.json")]
     options = ["--standalone", "--nproc_per_node=2"]
     if "accelerate" in launcher:
         options = ["--multi_gpu", "--num_processes=2", "--main_process_port=0"]
-    command = [sys.executable, "-m", launcher, *options, "-m", "tempclr.cli", *words]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+
+    def launched(*words):
+        command = [sys.executable, "-m", launcher, *options, "-m", "tempclr.cli", *map(str, words), "--device", "cpu"]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=140, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    words = ["evaluate", "retrieval", "--model", folder / "model", "--dataset", folder / "many.jsonl"]
+    words += ["--protocol", "clean", "official", "--measures", "dtw", "cap_avg"]
+    told = launched(*words, "--output", tmp_path / "results.json")
     assert (tmp_path / "results.json").read_bytes() == (folder / "retrieval-1.json").read_bytes()
-    assert done.stdout.count("wrote") == 1
+    assert told.count("wrote") == 1
+    words = ["extract", "--videos", folder / "rows", "--backbone", folder / "vit", "--skip_bad_rows"]
+    assert "4 videos extracted" in launched(*words, "--output", tmp_path / "extracted")
+    for name in ("features/v0.npy", "features/v2.npy", "feature_recipe.json"):
+        assert (tmp_path / "extracted" / name).read_bytes() == (folder / "extracted-1" / name).read_bytes()
 
 
 def test_one_process_is_a_run_of_one_rank():
