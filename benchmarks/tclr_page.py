@@ -21,7 +21,7 @@ Generated videos of {num_classes} motions ({num_train} training and {num_measure
 thing that moves and the background look the same in all of them; the camera drifts, and other things stand around, as
 each video has it. A small R3D ({network}) sees clips of 16 frames at {clip} pixels for {epochs} epochs, {batch} videos
 a step, at a rate of {rate:g}. Variants share initial weights, order, clips and augmentations and differ in the losses
-alone. Settings were chosen on other videos (`--part validation`), by seed 0. `random` has untrained weights,
+alone. Settings were chosen on other videos (the part `validation`), by seed 0. `random` has untrained weights,
 `supervised` was trained on the labels.
 
 Linear evaluation here scales every feature to mean 0 and deviation 1 over the training videos first, which the released
@@ -61,7 +61,7 @@ def _claims(results: dict[str, Any]) -> str:
     from tempclr.evaluation.report import markdown_table
 
     runs, settings = results["runs"], results["settings"]
-    names = list(dict.fromkeys(key.split("/")[0] for key in runs))
+    names = _names(runs)
     seeds = sorted({int(key.split("/")[1]) for key in runs})
     one = next(iter(runs.values()))
     counts = {"num_train": one["num_train"], "num_measured": one["num_measured"], "num_seeds": len(seeds)}
@@ -121,6 +121,11 @@ def verdict(runs: dict[str, Any]) -> str:
     return "Against instances alone: " + "; ".join(told) + "." if told else "No run is there to compare with instances."
 
 
+def _names(runs: dict[str, Any]) -> list[str]:
+    """The variants that were run, as the paper orders them, whatever the order of the file."""
+    return [name for name in (*PUBLISHED, "supervised") if _of(runs, name)]
+
+
 def _of(runs: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [run for key, run in runs.items() if key.split("/")[0] == name]
 
@@ -154,7 +159,7 @@ def draw(root: Path, results: dict[str, Any], pictures: dict[str, Any]) -> None:
     from tempclr.plots.tclr import plot_attention, plot_classes, plot_neighbours, plot_slice_similarity
 
     runs = results["runs"]
-    names = [name for name in dict.fromkeys(key.split("/")[0] for key in runs) if "slices" in _of(runs, name)[0]]
+    names = [name for name in _names(runs) if "slices" in _of(runs, name)[0]]
     slices = {name: np.mean([run["slices"] for run in _of(runs, name)], axis=0) for name in names}
     plot_slice_similarity(slices, path=root / "docs" / "tclr_slices.png")
     if pictures:
