@@ -35,6 +35,15 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For clips so small that a second thread makes nothing quicker, and on a busy machine everything slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def demo_words() -> list[str]:
     """What makes ``tempclr demo`` a matter of seconds."""

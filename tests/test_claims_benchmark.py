@@ -29,6 +29,7 @@ from tempclr.recipes.claims.grid import (
     PERTURBED,
     RUNS,
     STRATEGY_RUNS,
+    TEMPERATURE_RUNS,
     UNIT_CANDIDATES,
     ClaimSettings,
     Job,
@@ -240,8 +241,11 @@ def test_the_grid_holds_together():
     )
     pairs = {pair[0] for one in FEW_SHOT_STATEMENTS for pair in (one.own, one.base)}
     assert pairs <= set(FEW_SHOT_LOSSES)
-    places = {one.place for one in STATEMENTS} | {one.place for one in FEW_SHOT_STATEMENTS}
+    places = {one.place for one in (*STATEMENTS, *FEW_SHOT_STATEMENTS) if one.paper}
     assert all(tried_with(place) for place in places)
+    for runs in TEMPERATURE_RUNS.values():
+        assert all(RUNS[name].loss["temperature"] == temperature for temperature, name in runs.items())
+    assert all("temperature" in run.loss for run in RUNS.values() if run.loss.get("similarity") == "cosine")
 
 
 def test_the_central_claims_have_a_line():
@@ -300,7 +304,7 @@ def test_the_command_looks_at_no_test_video_before_the_choice(command, done, tmp
     command.main(["--seeds", "0", "--without_few_shot", "--output_dir", str(shop.output_dir)], settings=TINY)
     assert "test" in {job.kind for job in seen}
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "**unit loss (cosine) + DTW against joint**" in text
+    assert "**unit loss (cosine / 0.05) + DTW against joint**" in text
     command.main(["--pages"])
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == text
     with pytest.raises(InputError, match="the choice stands"):
@@ -352,7 +356,9 @@ def test_the_page_tells_what_the_choice_is_held_against(done):
     assert not any(" minus cosine" in key for key in results["recommendation"])
     text = page(json.loads(json.dumps(results)))
     assert "| otam R@1 (chosen measure) |" in text and "Test videos, by otam: minus the best unit loss" in text
-    assert "+10.0 in the only seed" in text and "By retrieval alone unit loss (cosine) + DTW against joint" in text
+    assert (
+        "+10.0 in the only seed" in text and "By retrieval alone unit loss (cosine / 0.05) + DTW against joint" in text
+    )
     assert "Chosen in tasks over the training classes: **+ order, OTAM (0.3 / 0.7)**" in text
     plain = {**choice, "few_shot": {"loss": "features", "scores": CHOICE["few_shot"]["scores"]}}
     text = page(json.loads(json.dumps({**results, "choice": plain})))

@@ -47,7 +47,7 @@ def put(job: Job, folder: Path, result: dict) -> None:
 def results(tmp_path: Path) -> Path:
     for seed in (0, 1):
         for name in CANDIDATES:
-            total = {"dtw unpaired": 0.6 + 0.1 * seed, "dtw": 0.62}.get(name, 0.5)
+            total = {"dtw unpaired": 0.6 + 0.1 * seed, "dtw": 0.59}.get(name, 0.5)
             best = "otam" if name == "dtw unpaired" else "dtw"
             put(Job("train", seed, name), tmp_path, {"validation": {"numbers": numbers(total, best=best)}})
         for loss in FEW_SHOT_LOSSES:
@@ -62,10 +62,19 @@ def test_the_highest_mean_over_the_seeds_is_chosen_with_its_measure(results: Pat
     scores = found["scores"]["dtw unpaired"]
     assert scores["measure"] == "otam" and scores["totals"] == pytest.approx([0.6, 0.7])
     assert [scores[key] for key in ("total", "retrieval", "localization")] == pytest.approx([0.65] * 3)
-    assert found["runner_up"] == "dtw" and found["lead"] == pytest.approx([-0.02, 0.08])
+    assert found["runner_up"] == "dtw" and found["lead"] == pytest.approx([0.01, 0.11])
     assert found["best_retrieval"] == found["best_localization"] == "dtw unpaired" and found["unit_recipe"] == "dot"
     assert found["few_shot"]["loss"] == "otam" and found["seeds"] == [0, 1]
-    assert choose(results, [0])["recipe"] == "dtw"
+    assert choose(results, [0])["recipe"] == "dtw unpaired"
+
+
+def test_the_simplest_within_one_standard_error_is_chosen(results: Path):
+    """Note [One standard error]."""
+    for total, chosen in ((0.63, "dtw"), (0.59, "dtw unpaired")):  # 0.02 and 0.06 below the highest; the error is 0.05
+        for seed in (0, 1):
+            put(Job("train", seed, "dtw"), results, {"validation": {"numbers": numbers(total)}})
+        assert choose(results, [0, 1])["recipe"] == chosen
+    assert choose(results, [0, 1])["scores"]["dtw unpaired"]["total"] == pytest.approx(0.65)
 
 
 def test_the_best_by_retrieval_and_by_localization_may_be_others(results: Path):
@@ -76,7 +85,7 @@ def test_the_best_by_retrieval_and_by_localization_may_be_others(results: Path):
         put(Job("train", 0, name), results, {"validation": {"numbers": found}})
     made = choose(results, [0])
     assert (made["best_localization"], made["best_retrieval"]) == ("cosine t.1", "otam")
-    assert (made["recipe"], made["unit_recipe"]) == ("dtw", "cosine t.1")
+    assert (made["recipe"], made["unit_recipe"]) == ("otam", "cosine t.1")
 
 
 @pytest.mark.parametrize("kind", ["test", "few_shot_test"])
@@ -125,6 +134,6 @@ def test_a_test_video_waits_for_the_commit(results: Path, tmp_path: Path):
     refused("not committed as it stands")
     git(repository, "commit", "-q", "-m", "Choose")
     require_commit(file)
-    assert read_choice(file)["recipe"] == "dtw"
+    assert read_choice(file)["recipe"] == "dtw unpaired"
     file.write_text(file.read_text() + " ")
     refused("not committed as it stands")

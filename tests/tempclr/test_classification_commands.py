@@ -31,13 +31,7 @@ WORDS = ["--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true
 SMALL = ["--variant", "r3d_10", "--width", "2", "--image_size", "16", "--num_test_clips", "1", *WORDS]
 LENGTHS = {"long": 44, "short": 7}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def write_rows(folder: Path, *rows: tuple[str, str, str, str | None]) -> str:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from tempclr.cli import main
 from tempclr.data.action_videos import TCLRDataset, read_action_videos
@@ -27,13 +26,7 @@ QUIET = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "logging_
 TINY = {"variant": "r3d_10", "width": 2}
 WORDS = ["--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true", "--use_cpu", "--max_steps", "1"]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

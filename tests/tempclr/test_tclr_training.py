@@ -37,14 +37,7 @@ QUIET = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "logging_
 LABELS = ("grow", "spin", "slide")
 TINY = {"variant": "r3d_10", "width": 2}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Of clips this small a second thread makes nothing quicker, and on a busy machine everything slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tempclr.recipes.claims.grid import RUNS, lineage
+from tempclr.recipes.claims.grid import BOTH, RUNS, lineage
 from tempclr.recipes.claims.statistics import Interval, cell
 
 __all__ = ["Table", "described", "few_shot_words", "interval_of", "run_cell", "told"]
@@ -64,11 +64,13 @@ def _described(name: str) -> str:
         what += ", seg_only" if loss.get("negatives") == "seg_only" else ""
         return what + (f", {run.train_fraction:.0%} of the videos" if run.train_fraction < 1 else "")
     first = run.start is None
-    similarity = f" ({loss['similarity']})" if first else ""
-    similarity += f", temperature {loss['temperature']}" if "temperature" in loss else ""
+    divided = f" / {loss['temperature']:g}" if "temperature" in loss else ""
+    similarity = f" ({loss['similarity']}{divided})" if first else ""
     if loss["sequence_weight"] == 0:
         return f"unit loss{similarity}"
     told = f"{f'unit loss{similarity} ' if first else ''}+ {measure}"
+    if loss["sequence_weight"] != BOTH["sequence_weight"]:
+        told += f", weights {loss['unit_weight']:g} and {loss['sequence_weight']:g}"
     if "negatives" in loss:
         told += f" against {loss['negatives']}"
     if "num_negatives" in loss:

@@ -42,7 +42,9 @@ def candidate_tables(results: Mapping[str, Any]) -> Iterator[Table]:
         )
     rows = [
         [described(run), *(run_cell(results, run, f"normalised/{kind}/R@1") for kind in NORMALISATION_WORDS)]
-        for run in ("cosine", "dtw", "dtw unpaired", "dtw joint")
+        for run in dict.fromkeys(
+            ("cosine", "dtw", "dtw unpaired", "dtw joint", *([choice["recipe"]] if choice else []))
+        )
     ]
     yield Table(
         section,

@@ -10,12 +10,14 @@ from typing import Any
 from tempclr.errors import InputError
 
 __all__ = [
+    "BOTH",
     "CANDIDATES",
     "FEW_SHOT_LOSSES",
     "MEMORY_RUNS",
     "PERTURBED",
     "RUNS",
     "STRATEGY_RUNS",
+    "TEMPERATURE_RUNS",
     "UNIT_CANDIDATES",
     "ClaimSettings",
     "Run",
@@ -83,7 +85,7 @@ class Run:
 UNIT: dict[str, Any] = {"unit_weight": 1.0, "sequence_weight": 0.0}
 BOTH: dict[str, Any] = {"unit_weight": 0.3, "sequence_weight": 0.7}
 DOT: dict[str, Any] = {"similarity": "dot"}
-COSINE: dict[str, Any] = {"similarity": "cosine"}
+COSINE: dict[str, Any] = {"similarity": "cosine", "temperature": 0.05}
 STRATEGY_RUNS = {
     "unpaired": "dot>unpaired",
     "within_seg": "dot>within_seg",
@@ -95,22 +97,37 @@ STRATEGY_RUNS = {
 }
 
 
+def _tempered(name: str, temperature: float) -> str:
+    """The name of a run over cosines; that of temperature 0.05 says nothing of it."""
+    if temperature == COSINE["temperature"]:
+        return name
+    return f"{name} t{f'{temperature:g}'.removeprefix('0')}"
+
+
 def _from_scratch() -> Iterator[Run]:
     yield Run("dot", {**DOT, **UNIT})
     yield Run("cosine", {**COSINE, **UNIT})
-    yield Run("cosine t.02", {**COSINE, **UNIT, "temperature": 0.02})
-    yield Run("cosine t.1", {**COSINE, **UNIT, "temperature": 0.1})
+    for temperature in (0.02, 0.1, 0.2, 0.3, 0.5):
+        yield Run(_tempered("cosine", temperature), {**COSINE, **UNIT, "temperature": temperature})
     yield Run("dot+dtw", {**DOT, **BOTH})
     yield Run("dot+otam", {**DOT, **BOTH, "measure": "otam"})
     yield Run("dtw", {**COSINE, **BOTH})
     yield Run("otam", {**COSINE, **BOTH, "measure": "otam"})
-    yield Run("dtw t.1", {**COSINE, **BOTH, "temperature": 0.1})
-    yield Run("otam t.1", {**COSINE, **BOTH, "measure": "otam", "temperature": 0.1})
+    for temperature in (0.1, 0.2, 0.3, 0.5):
+        for measure in ("dtw", "otam"):
+            loss = {**COSINE, **BOTH, "measure": measure, "temperature": temperature}
+            yield Run(_tempered(measure, temperature), loss)
+    for temperature in (0.2, 0.3):
+        for weight in (0.12, 0.3):  # 0.12: the paper's in fine-tuning
+            loss = {**COSINE, "unit_weight": 1 - weight, "sequence_weight": weight, "temperature": temperature}
+            yield Run(f"{_tempered('dtw', temperature)} w{f'{weight:g}'.removeprefix('0')}", loss)
     yield Run("dtw hard", {**COSINE, **BOTH, "gamma": 0.0})
     yield Run("otam hard", {**COSINE, **BOTH, "measure": "otam", "gamma": 0.0})
     for measure in ("dtw", "otam"):
         for negatives in ("unpaired", "joint"):
             yield Run(f"{measure} {negatives}", {**COSINE, **BOTH, "measure": measure, "negatives": negatives})
+    for negatives in ("unpaired", "joint"):
+        yield Run(f"dtw t.2 {negatives}", {**COSINE, **BOTH, "temperature": 0.2, "negatives": negatives})
     yield Run("dtw unpaired hard", {**COSINE, **BOTH, "negatives": "unpaired", "gamma": 0.0})
     yield Run("dtw unpaired t.3", {**COSINE, **BOTH, "negatives": "unpaired", "sequence_temperature": 0.3})
 
@@ -155,6 +172,11 @@ RUNS: dict[str, Run] = {run.name: run for run in (*_from_scratch(), *_continued(
 # From the simplest to the most involved: of equal scores the first is chosen.
 CANDIDATES = tuple(run.name for run in _from_scratch())
 UNIT_CANDIDATES = tuple(run.name for run in _from_scratch() if run.loss["sequence_weight"] == 0)
+# Loss -> temperature of the unit loss -> run, from scratch, with the paper's weights.
+TEMPERATURE_RUNS = {
+    told: {temperature: _tempered(name, temperature) for temperature in (0.05, 0.1, 0.2, 0.3, 0.5)}
+    for told, name in {"unit loss": "cosine", "unit loss + DTW": "dtw", "unit loss + OTAM": "otam"}.items()
+}
 # What a training takes is measured on these, one seed of each.
 MEMORY_RUNS = ("dot>unit", "dot>dtw", "dot>otam", "dot>dtw 64", "dot>otam norm")
 PERTURBED = ("dot", "dot>unit", "dot>dtw", "cosine", "cosine>dtw")

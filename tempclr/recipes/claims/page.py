@@ -38,7 +38,7 @@ def page(results: Mapping[str, Any], *, folder: str = "claims") -> str:
     before = {
         "Step localization": lambda: _picture("strategies", folder, results),
         "Scene change": lambda: _picture("perturbed", folder, results),
-        "What to recommend": lambda: _picture("candidates", folder, results) + "\n" + _choice(results),
+        "What to recommend": lambda: _recommended(folder, results),
         "Few-shot": lambda: _few_shot_choice(results) + FEW_SHOT_NOTE,
     }
     section = None
@@ -97,6 +97,11 @@ def _mean_minutes(seconds: Sequence[float]) -> float:
     return float(np.mean(seconds)) / 60 if seconds else 0.0
 
 
+def _recommended(folder: str, results: Mapping[str, Any]) -> str:
+    pictures = [_picture(name, folder, results) for name in ("temperatures", "candidates")]
+    return "\n".join([*pictures, _choice(results)])
+
+
 def _choice(results: Mapping[str, Any]) -> str:
     choice = results["choice"]
     if choice is None:
@@ -112,9 +117,10 @@ def _choice(results: Mapping[str, Any]) -> str:
     best = {key: choice[f"best_{key}"] for key in ("retrieval", "localization")}
     return (
         f"Chosen on validation videos (seeds {seeds}), committed before the test: **{described(choice['recipe'])}**, "
-        f"ranked by {choice['measure']}; of the DTW distances, {NORMALISATION_WORDS[choice['normalisation']]} does "
-        "best there. Its validation score, the mean of retrieval (R@1, R@5, R@10, both backgrounds) and steps found, "
-        f"is {score(choice['recipe'])}; that of the next best, {described(choice['runner_up'])}, is "
+        f"ranked by {choice['measure']}: the simplest run that lies within one standard error of the "
+        f"highest score; of the DTW distances, {NORMALISATION_WORDS[choice['normalisation']]} does best there. "
+        "Its validation score, the mean of retrieval (R@1, R@5, R@10, both backgrounds) and steps found, "
+        f"is {score(choice['recipe'])}; that of the best of the others, {described(choice['runner_up'])}, is "
         f"{score(choice['runner_up'])} (difference {ahead}), that of the best unit loss, "
         f"{described(choice['unit_recipe'])}, {score(choice['unit_recipe'])}, and that of the paper's recipe trained "
         f"from scratch {score(choice['paper_recipe'])}. By retrieval alone {described(best['retrieval'])} is best "

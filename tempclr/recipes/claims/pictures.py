@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tempclr.recipes.claims.cells import described
-from tempclr.recipes.claims.grid import CANDIDATES, PERTURBED, STRATEGY_RUNS
+from tempclr.recipes.claims.grid import CANDIDATES, PERTURBED, STRATEGY_RUNS, TEMPERATURE_RUNS
 from tempclr.recipes.claims.statements import STATEMENTS, Statement
 
 __all__ = ["PICTURES", "draw"]
@@ -18,9 +18,12 @@ PICTURES = {
     "strategies": "Steps found, zero-shot, by what the negatives of pretraining are; mean and standard deviation.",
     "perturbed": "As filmed (circle), with a step exchanged (square), with background put in (triangle); mean and "
     "standard deviation.",
+    "temperatures": "From scratch over cosines, by the temperature of the unit loss: R@1 by DTW and steps found on "
+    "test videos; mean and standard deviation.",
     "candidates": "Candidates on test videos: R@1 by DTW and steps found; mean and standard deviation.",
 }
 OFFICIAL, CLEAN, CONTROLS, APART = 0, 1, 2, 3
+QUALITIES = {"clean/removed/dtw/R@1": "R@1 by DTW, %", "localization": "steps found, %"}
 MARKERS = {"": "o", "exchanged: ": "s", "injected: ": "^"}
 
 
@@ -34,9 +37,9 @@ def draw(folder: Path, results: Mapping[str, Any]) -> None:
     perturbed = {described(name): name for name in PERTURBED}
     keys = {"seconds": "seconds aligned rightly, %", "clean/kept/dtw/R@1": "R@1 by DTW, background kept, %"}
     _draw_means(folder / "perturbed.png", results, perturbed, keys, markers=MARKERS)
+    _draw_temperatures(folder / "temperatures.png", results)
     candidates = {described(name).removeprefix("unit loss "): name for name in CANDIDATES}
-    keys = {"clean/removed/dtw/R@1": "R@1 by DTW, %", "localization": "steps found, %"}
-    _draw_means(folder / "candidates.png", results, candidates, keys)
+    _draw_means(folder / "candidates.png", results, candidates, QUALITIES)
 
 
 def _is_gain(statement: Statement) -> bool:
@@ -70,6 +73,35 @@ def _draw_gains(path: Path, results: Mapping[str, Any]) -> None:
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel("points of R@1")
     quiet(axes)
+    saved(figure, path)
+
+
+def _draw_temperatures(path: Path, results: Mapping[str, Any]) -> None:
+    """A line a loss over the temperature, a column a quality."""
+    import numpy as np
+
+    from tempclr.plots.style import COLORS, new_figure, quiet, saved
+
+    figure = new_figure(9.0, 3.2)
+    for place, (key, label) in enumerate(QUALITIES.items()):
+        axes = figure.add_subplot(1, len(QUALITIES), place + 1)
+        for number, (told, runs) in enumerate(TEMPERATURE_RUNS.items()):
+            found = {at: results["runs"].get(run, {}).get("test", {}).get(key, []) for at, run in runs.items()}
+            found = {at * 1.02 ** (number - 1): 100 * np.asarray(values) for at, values in found.items() if values}
+            spread = [values.std(ddof=1) if len(values) > 1 else 0.0 for values in found.values()]
+            means = [values.mean() for values in found.values()]
+            axes.errorbar(
+                list(found), means, spread, fmt="o-", color=COLORS[number], capsize=3, markersize=4, label=told
+            )
+        axes.set_xscale("log")
+        ticks = list(TEMPERATURE_RUNS["unit loss"])
+        axes.set_xticks(ticks, [f"{at:g}" for at in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("temperature of the unit loss")
+        axes.set_ylabel(label)
+        quiet(axes)
+        if place == 0:
+            axes.legend(frameon=False, fontsize=8)
     saved(figure, path)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tempclr.recipes.claims.grid import STRATEGY_RUNS
+from tempclr.recipes.claims.grid import STRATEGY_RUNS, TEMPERATURE_RUNS
 
 __all__ = ["CONTROL", "FEW_SHOT_STATEMENTS", "STATEMENTS", "UNTESTABLE", "FewShotStatement", "Statement"]
 
@@ -242,7 +242,24 @@ def _robustness() -> Iterator[Statement]:
         yield Statement(place, f"{told}: R@1 by DTW, background kept, as before", CONTROL, terms, "same")
 
 
-STATEMENTS = (*_retrieval(), *_measures(), *_strategies(), *_localization(), *_robustness())
+def _temperatures() -> Iterator[Statement]:
+    """From scratch over cosines: what the sequence loss adds to a unit loss whose temperature suits."""
+    keys = {"R@1 by DTW, background removed": "clean/removed/dtw/R@1", "steps found": "localization"}
+    for told, key in keys.items():
+        for temperature, unit in TEMPERATURE_RUNS["unit loss"].items():
+            run = TEMPERATURE_RUNS["unit loss + DTW"][temperature]
+            claim = f"{told}: TempCLR above the unit loss, both from scratch at temperature {temperature:g}"
+            yield Statement("Temperature", claim, CONTROL, _less(run, unit, key), "higher")
+
+
+STATEMENTS = (
+    *_retrieval(),
+    *_measures(),
+    *_strategies(),
+    *_localization(),
+    *_robustness(),
+    *_temperatures(),
+)
 # The encoder of video alone always takes shuffled frames as negatives; the contrast of mean frames is what stands for
 # other videos as negatives.
 FEW_SHOT_STATEMENTS = (

@@ -22,7 +22,7 @@ FIRST_TABLE = (
 )
 # What a claim that did not reproduce was tried with, by the place in the paper.
 TRIED = {
-    "Table 1": "DTW and OTAM; the unit loss over dot products and over cosines at three temperatures; from the unit "
+    "Table 1": "DTW and OTAM; the unit loss over dot products and over cosines at six temperatures; from the unit "
     "loss on, as the paper does, and from scratch; a hard and a soft minimum; both protocols; with the background and "
     "without; beside as many further epochs of the unit loss.",
     "Table 3": 'the same trainings as for whole videos, those over cosines and from scratch among them (below, "What '
