@@ -19,6 +19,8 @@ import torch
 
 from tempclr.data.sequences import SequenceSet
 from tempclr.errors import InputError
+from tempclr.models.tempclr import TempCLRConfig
+from tempclr.recipes import load_recipe
 from tempclr.recipes.claims import work
 from tempclr.recipes.claims.cells import described
 from tempclr.recipes.claims.collection import collect, write_claims
@@ -246,6 +248,13 @@ def test_the_grid_holds_together():
     for runs in TEMPERATURE_RUNS.values():
         assert all(RUNS[name].loss["temperature"] == temperature for temperature, name in runs.items())
     assert all("temperature" in run.loss for run in RUNS.values() if run.loss.get("similarity") == "cosine")
+
+
+def test_the_default_loss_is_the_one_that_was_chosen():
+    choice = json.loads((ROOT / "benchmarks" / "results" / "claims_choice.json").read_text(encoding="utf-8"))
+    assert RUNS[choice["recipe"]].loss.items() <= TempCLRConfig().loss_settings().items()
+    paper, small_paper = RUNS[choice["paper_recipe"]].loss, load_recipe("small_paper")
+    assert paper.items() <= small_paper.items()
 
 
 def test_the_central_claims_have_a_line():

@@ -83,7 +83,7 @@ def _reason(error: Exception) -> str:
     Note [A full disk]: safetensors and torch tell by classes that are no OSError that a file cannot be written.
     """
     if isinstance(error, (ValueError, OSError, ImportError)):
-        return str(error) or type(error).__name__
+        return _of_loader(str(error)) or type(error).__name__
     if type(error).__name__ == "SafetensorError":
         return f"weights cannot be read or written: {error}"
     if "torch" in sys.modules:
@@ -96,6 +96,17 @@ def _reason(error: Exception) -> str:
     if type(error).__name__ == "UnpicklingError":  # Note [A pickle is a program], in tempclr.data.readers
         return "a checkpoint asks for more than tensors and plain values: refused, and nothing of it was run"
     return ""
+
+
+def _of_loader(message: str) -> str:
+    """A message as it is; of one that comes from a process of a DataLoader the error's own line, without the traceback.
+
+    >>> _of_loader("Caught ValueError in DataLoader worker process 0.\\nOriginal ...\\nValueError: row 3: no text")
+    'row 3: no text'
+    """
+    if not (message.startswith("Caught ") and "in DataLoader worker process" in message):
+        return message
+    return message.rstrip().splitlines()[-1].partition(": ")[2] or message
 
 
 def _chosen(words: list[str]) -> str:

@@ -19,7 +19,7 @@ from tempclr.errors import InputError
 RUNS: dict[str, dict[str, Any]] = {
     "unit loss, dot product": {"similarity": "dot", "unit_weight": 1.0, "sequence_weight": 0.0},
     "unit loss, cosine": {"similarity": "cosine", "unit_weight": 1.0, "sequence_weight": 0.0},
-    "TempCLR": {"similarity": "cosine", "unit_weight": 0.3, "sequence_weight": 0.7},
+    "TempCLR": {"similarity": "cosine", "unit_weight": 0.7, "sequence_weight": 0.3},
 }
 TEMPCLR = "TempCLR"
 REPO_ID = "tester/tempclr-demo"

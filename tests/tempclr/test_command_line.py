@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from tempclr import cli
 from tempclr.cli import COMMANDS, main
+from tempclr.errors import InputError
 
 PRINTS_MUCH = """
 import sys
@@ -46,6 +48,21 @@ def test_a_fault_of_the_package_is_not_told_as_a_mistake(monkeypatch):
     monkeypatch.setattr(cli, "_run", broken)
     with pytest.raises(RuntimeError, match="a fault"):
         main(["demo"])
+
+
+class Broken(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, row):
+        raise InputError("no text", file="rows.jsonl", row=row)
+
+
+def test_a_mistake_found_by_a_process_of_a_loader_is_one_line(monkeypatch, capsys):
+    """torch words it as the traceback of that process."""
+    monkeypatch.setattr(cli, "_run", lambda command, words: list(DataLoader(Broken(), num_workers=1)))
+    assert main(["evaluate"]) == 2
+    assert capsys.readouterr().err == "tempclr evaluate: error: rows.jsonl, row 0: no text\n"
 
 
 def test_a_reader_that_goes_away_is_no_error():

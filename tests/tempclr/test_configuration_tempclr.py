@@ -52,6 +52,15 @@ def test_round_trip(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "tempclr"
 
 
+def test_a_checkpoint_tells_its_whole_loss(tmp_path):
+    """Note [A checkpoint tells its whole loss]."""
+    config = TempCLRConfig(gamma=0.0)
+    config.save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text())
+    assert {name: told[name] for name in config.loss_settings()} == config.loss_settings()
+    assert told["gamma"] == 0 and told["temperature"] == TempCLRConfig().temperature
+
+
 def test_towers_load_from_the_whole_configuration(tmp_path):
     TempCLRConfig(text_config={"vocab_size": 77}, video_config={"feature_size": 9}).save_pretrained(tmp_path)
     assert TempCLRTextConfig.from_pretrained(tmp_path).vocab_size == 77

@@ -21,7 +21,7 @@ from tempclr.data.tokenization import train_tokenizer
 from tempclr.errors import InputError
 from tempclr.localization_loss import localization_loss
 from tempclr.losses import sequence_loss
-from tempclr.models.tempclr import TempCLRModel, TempCLRProcessor
+from tempclr.models.tempclr import TempCLRConfig, TempCLRModel, TempCLRProcessor
 from tempclr.negatives import Negatives, sample_negatives
 from tempclr.recipes import RECIPE_KEYS, RECIPES, load_recipe
 from tempclr.recipes.pretraining import LossArguments, ModelArguments, pretrain
@@ -33,7 +33,14 @@ PRETRAINING = sorted(name for name, recipe in RECIPES.items() if recipe.command 
 
 def test_the_recipes_are_known_by_name_command_and_purpose():
     assert set(RECIPES) >= {"finetune_crosstask", *PRETRAINING}
-    assert PRETRAINING == ["pretrain_howto100m", "pretrain_howto100m_all", "pretrain_videoclip", "small", "unit_loss"]
+    assert PRETRAINING == [
+        "pretrain_howto100m",
+        "pretrain_howto100m_all",
+        "pretrain_videoclip",
+        "small",
+        "small_paper",
+        "unit_loss",
+    ]
     for name, recipe in RECIPES.items():
         assert recipe.command.split()[0] in ("pretrain", "finetune") and recipe.summary.endswith("."), name
         assert not set(load_recipe(name)) & set(RECIPE_KEYS)
@@ -151,6 +158,18 @@ def test_recipes_can_be_compared():
         "unit_weight",
         "sequence_weight",
     }
+    paper = load_recipe("small_paper")
+    assert {key for key in small | paper if small.get(key) != paper.get(key)} == {
+        "temperature",
+        "unit_weight",
+        "sequence_weight",
+    }
+    assert (paper["unit_weight"], paper["sequence_weight"], paper["temperature"]) == (0.3, 0.7, 0.05)
+
+
+def test_the_small_recipe_is_the_default_loss():
+    defaults = TempCLRConfig().loss_settings()
+    assert {key: value for key, value in load_recipe("small").items() if key in defaults}.items() <= defaults.items()
 
 
 def test_help_lists_the_recipes_of_the_command(capsys):
@@ -270,7 +289,7 @@ def test_the_batch_of_the_recipe_gives_the_released_objective(tmp_path):
             disable_tqdm=True,
         ),
         model_arguments=ModelArguments(**SIZES, dropout=0.0),
-        loss_arguments=LossArguments(similarity="dot", negatives="visual_anchor"),
+        loss_arguments=LossArguments("dot", unit_weight=0.3, sequence_weight=0.7, negatives="visual_anchor"),
         sampling_arguments=SamplingArguments(clip_sampling="overlapped"),
     )
     assert isinstance(trained.train_dataset, CaptionDataset) and isinstance(trained.data_collator, CaptionCollator)
