@@ -60,13 +60,16 @@ def claims_table() -> str:
     """What the paper's claims come to on generated videos, in short; a sentence while the runs have not been made."""
     from tempclr.evaluation.report import markdown_table
     from tempclr.recipes.claims.tables import short_table
+    from tempclr.recipes.claims.verdicts import counted
 
     if not CLAIMS.is_file():
         return "The paper's claims on generated videos: not run yet (`python benchmarks/claims.py`)."
-    made = short_table(json.loads(CLAIMS.read_text(encoding="utf-8")))
+    results = json.loads(CLAIMS.read_text(encoding="utf-8"))
+    made = short_table(results)
     return (
         f"`python benchmarks/claims.py`: {made.note}\n\n{markdown_table(made.headers, made.rows)}\n\n"
-        "Claim by claim, with intervals: [docs/claims.md](docs/claims.md)."
+        f"The paper's claims: {counted(results)}. Claim by claim, with intervals, and what we recommend: "
+        "[docs/claims.md](docs/claims.md)."
     )
 
 

@@ -22,7 +22,7 @@ from tempclr.errors import InputError
 from tempclr.models.tempclr import TempCLRConfig
 from tempclr.recipes import load_recipe
 from tempclr.recipes.claims import work
-from tempclr.recipes.claims.cells import described
+from tempclr.recipes.claims.cells import described, interval_of
 from tempclr.recipes.claims.collection import collect, write_claims
 from tempclr.recipes.claims.grid import (
     CANDIDATES,
@@ -46,6 +46,7 @@ from tempclr.recipes.claims.pictures import PICTURES
 from tempclr.recipes.claims.queue import do_jobs
 from tempclr.recipes.claims.statements import FEW_SHOT_STATEMENTS, STATEMENTS, Statement
 from tempclr.recipes.claims.statistics import VERDICTS
+from tempclr.recipes.claims.summary import summary
 from tempclr.recipes.claims.tables import short_table, tables
 from tempclr.recipes.claims.verdicts import (
     control_rows,
@@ -183,7 +184,10 @@ def test_the_page_tells_what_was_run_and_what_was_not(done, tmp_path: Path):
     assert re.search(r"a step was exchanged in \d of 3 videos a seed; background was put into 3 of 3", text)
     rows = {(row[0], row[1]): row for row in verdict_rows(kept)}
     told = rows["Table 12, background removed", "DTW: TempCLR above the unit loss, clean protocol"]
-    assert told[3].endswith("1 seed") and told[4] in VERDICTS
+    assert re.fullmatch(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]", told[3]) and told[4] in VERDICTS
+    short = {row[0]: row[1:] for row in summary(kept).rows}
+    assert short["TempCLR that goes on from a unit loss (the paper's way) minus that unit loss"][0] == told[3]
+    assert "recommended" not in " ".join(short) and ["not run yet"] * 2 in short.values()
     gains = gain_table(kept).rows
     assert [row[1] for row in gains] == ["+27.5", "+32.1", "+14.7", "+15.6"] and gains[0][3] == told[3]
     assert gains[0][2:4] != ["not run yet"] * 2 and gains[1][2:] == ["not run yet"] * 3  # OTAM was not trained
@@ -363,6 +367,12 @@ def test_the_page_tells_what_the_choice_is_held_against(done):
     results = collect(shop.output_dir, [0], TINY, few_shot_sets=["toy"], choice=choice)
     assert any(key.startswith("dtw minus dot, otam, ") for key in results["recommendation"])
     assert not any(" minus cosine" in key for key in results["recommendation"])
+    short = summary(results).rows
+    assert short[0][0].startswith("recommended, ") and short[1][0].startswith("recommended minus the paper's weights")
+    assert short[0][1:] == ["not run yet"] * 2  # "dtw joint" was not trained
+    alike = summary({**results, "choice": {**choice, "recipe": "dtw", "paper_recipe": "cosine"}}).rows
+    found = results["recommendation"]["dtw minus dot, dtw, localization"]
+    assert alike[0][2] == interval_of(found).text and alike[1][1:] == ["not run yet"] * 2
     text = page(json.loads(json.dumps(results)))
     assert "| otam R@1 (chosen measure) |" in text and "Test videos, by otam: minus the best unit loss" in text
     assert (

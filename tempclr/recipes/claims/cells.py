@@ -32,15 +32,16 @@ def interval_of(found: Mapping[str, Any] | None) -> Interval | None:
     return None if found is None else Interval(**{**found, "per_seed": tuple(found["per_seed"])})
 
 
-def told(interval: Interval | None) -> str:
-    """With the number of seeds.
+def told(interval: Interval | None, num_seeds: int) -> str:
+    """An interval; where it is over fewer seeds than ``num_seeds`` it says how many.
 
-    >>> told(Interval(0.031, 0.01, 0.05, (0.031,), 40))
+    >>> told(Interval(0.031, 0.01, 0.05, (0.031,), 40), 3)
     '+3.1 [+1.0, +5.0], 1 seed'
     """
     if interval is None:
         return "not run yet"
-    return f"{interval.text}, {len(interval.per_seed)} seed{'s' if len(interval.per_seed) > 1 else ''}"
+    found = len(interval.per_seed)
+    return interval.text + (f", {found} seed{'s' if found > 1 else ''}" if found != num_seeds else "")
 
 
 def described(name: str) -> str:

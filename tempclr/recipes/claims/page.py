@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from tempclr.data.files import atomic_path
 from tempclr.recipes.claims.cells import Table, described, few_shot_words
 from tempclr.recipes.claims.choice_tables import NORMALISATION_WORDS
 from tempclr.recipes.claims.pictures import PICTURES, draw
-from tempclr.recipes.claims.statistics import VERDICTS, student_interval
+from tempclr.recipes.claims.statistics import student_interval
+from tempclr.recipes.claims.summary import summary
 from tempclr.recipes.claims.tables import tables
-from tempclr.recipes.claims.verdicts import control_rows, first_table, gain_table, num_reversed, tried, verdict_rows
+from tempclr.recipes.claims.verdicts import control_rows, counted, first_table, gain_table, tried, verdict_rows
 
 __all__ = ["page", "write_page"]
 
@@ -25,15 +25,15 @@ def page(results: Mapping[str, Any], *, folder: str = "claims") -> str:
     from tempclr.evaluation.report import markdown_table
 
     lines = [INTRODUCTION.format(**_facts(results))]
-    gains = gain_table(results)
-    lines += [f"## {gains.title}\n", f"{gains.note}\n", markdown_table(gains.headers, gains.rows), ""]
+    for table in (summary(results), gain_table(results)):
+        lines += [f"## {table.title}\n", f"{table.note}\n", markdown_table(table.headers, table.rows), ""]
     lines += [_picture("gains", folder, results), *_rendered(first_table(results))]
-    lines += ["\n## Claim by claim\n", f"{_counted(results)}.", VERDICT_NOTE]
+    lines += ["\n## Claim by claim\n", f"{counted(results)}.", VERDICT_NOTE]
     lines += [markdown_table(["where", "claim", "paper", "here", "verdict"], verdict_rows(results)), "", GRADIENTS]
     sentences = tried(results)
     if sentences:
         lines += ["### With what was tried\n", *(f"- {sentence}" for sentence in sentences), ""]
-    lines += ["### Controls that the paper does not have\n"]
+    lines += ["### Controls that the paper does not have\n", f"{CONTROLS_NOTE}\n"]
     lines += [markdown_table(["where", "question", "here", "answer"], control_rows(results))]
     before = {
         "Step localization": lambda: _picture("strategies", folder, results),
@@ -64,13 +64,6 @@ def _rendered(table: Table) -> list[str]:
 
     note = [f"{table.note}\n"] if table.note else []
     return [f"\n### {table.title}\n", *note, markdown_table(table.headers, table.rows)]
-
-
-def _counted(results: Mapping[str, Any]) -> str:
-    counts = Counter(row[-1] for row in verdict_rows(results))
-    told = ", ".join(f"{counts[word]} {word}" for word in VERDICTS)
-    told += f" ({num_reversed(results)} of the claims that one thing is better fell the other way)"
-    return told + (f", {counts['']} not run yet" if counts[""] else "")
 
 
 def _picture(name: str, folder: str, results: Mapping[str, Any]) -> str:
@@ -118,14 +111,16 @@ def _choice(results: Mapping[str, Any]) -> str:
     return (
         f"Chosen on validation videos (seeds {seeds}), committed before the test: **{described(choice['recipe'])}**, "
         f"ranked by {choice['measure']}: the simplest run that lies within one standard error of the "
-        f"highest score; of the DTW distances, {NORMALISATION_WORDS[choice['normalisation']]} does best there. "
-        "Its validation score, the mean of retrieval (R@1, R@5, R@10, both backgrounds) and steps found, "
+        f'highest score; of the DTW distances, that taken "{NORMALISATION_WORDS[choice["normalisation"]]}" does best '
+        "there. Its validation score, the mean of retrieval (R@1, R@5, R@10, both backgrounds) and steps found, "
         f"is {score(choice['recipe'])}; that of the best of the others, {described(choice['runner_up'])}, is "
         f"{score(choice['runner_up'])} (difference {ahead}), that of the best unit loss, "
         f"{described(choice['unit_recipe'])}, {score(choice['unit_recipe'])}, and that of the paper's recipe trained "
         f"from scratch {score(choice['paper_recipe'])}. By retrieval alone {described(best['retrieval'])} is best "
         f"({score(best['retrieval'], 'retrieval')}, ranked by {scores[best['retrieval']]['measure']}), by steps found "
-        f"{described(best['localization'])} ({score(best['localization'], 'localization')}).\n"
+        f"{described(best['localization'])} ({score(best['localization'], 'localization')}). "
+        "Temperatures from 0.2 on and smaller weights of the sequence loss joined the candidates after a first look at "
+        "validation videos, where 0.1, then the highest, had been best.\n"
     )
 
 
@@ -171,6 +166,7 @@ fewer seeds, writes the choice, and renews this page alone.
 
 The test videos stay unseen until `benchmarks/results/claims_choice.json` is committed: the command refuses before.
 """
+CONTROLS_NOTE = "Those with a star were written down when the test videos had been seen; all others before."
 VERDICT_NOTE = """
 A claim that one thing is better is reproduced if the whole interval lies on its side, and not reproduced if it lies on
 the other side, or around 0 without reaching the difference that was published. An interval that holds both 0 and the

@@ -53,12 +53,16 @@ def short_table(results: Mapping[str, Any]) -> Table:
         "steps found": "localization",
     }
     choice = results["choice"]
-    names = ["dot", "dot>unit", "dot>dtw", "cosine", "dtw", *([] if choice is None else [choice["recipe"]])]
+    chosen = [] if choice is None else [choice["unit_recipe"], choice["recipe"]]
+    names = ["dot", "dot>unit", "dot>dtw", "cosine", "dtw", *chosen]
     rows = [
         [described(name), *(run_cell(results, name, key) for key in keys.values())] for name in dict.fromkeys(names)
     ]
     num_seeds = len(results["test_seeds"])
     note = f"{num_seeds} seeds of {results['settings']['num_test']} test videos each; mean ± standard deviation, in %."
+    note += ' A run called "A, then B" goes on with B from what A gave.'
+    if choice is not None:
+        note += " The last is what we recommend and the default."
     return Table("", "The paper's comparison on generated videos", note, ["run", *keys], rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,16 @@ from tempclr.recipes.claims.cells import Table, interval_of, run_cell, told
 from tempclr.recipes.claims.statements import CONTROL, FEW_SHOT_STATEMENTS, STATEMENTS, UNTESTABLE, Statement
 from tempclr.recipes.claims.statistics import VERDICTS, Interval, verdict
 
-__all__ = ["control_rows", "first_table", "gain_table", "num_reversed", "tried", "tried_with", "verdict_rows"]
+__all__ = [
+    "control_rows",
+    "counted",
+    "first_table",
+    "gain_table",
+    "num_reversed",
+    "tried",
+    "tried_with",
+    "verdict_rows",
+]
 
 # What the paper's Table 1 prints, R@1, R@5, R@10.
 FIRST_TABLE = (
@@ -45,26 +55,36 @@ TRIED = {
 
 def verdict_rows(results: Mapping[str, Any]) -> list[list[Any]]:
     """place, claim, the paper's numbers, ours with the interval, the verdict; and what cannot be tested here."""
+    num_seeds = len(results["test_seeds"])
     rows: list[list[Any]] = []
     for statement, found in _stated(results, controls=False):
         word = "" if found is None else _verdict(statement, found, results)
-        rows.append([statement.place, statement.claim, statement.paper, told(found), word])
+        rows.append([statement.place, statement.claim, statement.paper, told(found, num_seeds), word])
     for name, statement, found in _few_shot_stated(results, controls=False):
         claim = f"few-shot, {name}: {statement.claim}"
-        rows.append([statement.place, claim, statement.paper, _few_shot_told(found), _few_shot_word(statement, found)])
+        rows.append(
+            [
+                statement.place,
+                claim,
+                statement.paper,
+                _few_shot_told(found, num_seeds),
+                _few_shot_word(statement, found),
+            ]
+        )
     return rows + [[place, claim, "", why, "not testable here"] for place, claim, why in UNTESTABLE]
 
 
 def control_rows(results: Mapping[str, Any]) -> list[list[Any]]:
     """place, question, ours with the interval, and ``yes``, ``no`` or ``undecided``."""
     answers = {**dict(zip(VERDICTS, ("yes", "no", "undecided"), strict=True)), "": ""}
+    num_seeds = len(results["test_seeds"])
     rows: list[list[Any]] = []
     for statement, found in _stated(results, controls=True):
         word = "" if found is None else _verdict(statement, found, results)
-        rows.append([statement.place, statement.claim, told(found), answers[word]])
+        rows.append([statement.place, statement.claim, told(found, num_seeds), answers[word]])
     for name, statement, found in _few_shot_stated(results, controls=True):
         word = answers[_few_shot_word(statement, found)]
-        rows.append([statement.place, f"few-shot, {name}: {statement.claim}", _few_shot_told(found), word])
+        rows.append([statement.place, f"few-shot, {name}: {statement.claim}", _few_shot_told(found, num_seeds), word])
     return rows
 
 
@@ -77,6 +97,14 @@ def num_reversed(results: Mapping[str, Any]) -> int:
         found is not None and one.expected in other and verdict(found, other[one.expected]) == VERDICTS[0]
         for one, found in stated
     )
+
+
+def counted(results: Mapping[str, Any]) -> str:
+    """How many claims have which verdict, in words."""
+    counts = Counter(row[-1] for row in verdict_rows(results))
+    told = ", ".join(f"{counts[word]} {word}" for word in VERDICTS)
+    told += f" ({num_reversed(results)} of the claims that one thing is better fell the other way)"
+    return told + (f", {counts['']} not run yet" if counts[""] else "")
 
 
 def tried(results: Mapping[str, Any]) -> list[str]:
@@ -106,7 +134,7 @@ def gain_table(results: Mapping[str, Any]) -> Table:
             gains = [((1, ours, key), (-1, "dot", key)) for key in (official, clean)]
             apart = (*gains[0], (1, "dot", clean), (-1, ours, clean))
             published = next(one for one in STATEMENTS if one.terms == gains[0]).effect
-            cells = [told(found[terms]) for terms in (*gains, apart)]
+            cells = [told(found[terms], len(results["test_seeds"])) for terms in (*gains, apart)]
             rows.append([f"{measure.upper()}, background {background}", f"{100 * published:+.1f}", *cells])
             shown += [[verdict(one, "higher") == VERDICTS[0] for one in map(found.get, (*gains, apart)) if one]]
     headers = ["measure", "published", "here, official protocol", "here, clean protocol", "official minus clean"]
@@ -157,8 +185,8 @@ def _few_shot_stated(results: Mapping[str, Any], *, controls: bool) -> Iterator[
                 yield name, statement, interval_of(found)
 
 
-def _few_shot_told(interval: Interval | None) -> str:
-    return "needs two seeds" if interval is None else told(interval)
+def _few_shot_told(interval: Interval | None, num_seeds: int) -> str:
+    return "needs two seeds" if interval is None else told(interval, num_seeds)
 
 
 def _few_shot_word(statement: Any, interval: Interval | None) -> str:

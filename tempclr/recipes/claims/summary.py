@@ -1,0 +1,51 @@
+"""The page in a few lines: what each choice changes in retrieval and in localization."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tempclr.recipes.claims.cells import Table, described, interval_of, told
+from tempclr.recipes.claims.grid import TEMPERATURE_RUNS
+from tempclr.recipes.claims.statements import STATEMENTS
+
+__all__ = ["summary"]
+
+QUALITIES = {"clean/removed/dtw/R@1": "R@1, removed", "localization": "localization"}
+
+
+def summary(results: Mapping[str, Any]) -> Table:
+    """Differences on test videos, in points."""
+    rows = [[question, *_differences(results, run, base)] for question, run, base in _questions(results)]
+    note = "Test videos, clean protocol, points with 95 % intervals; background removed in retrieval."
+    return Table("", "In short", note, ["difference", "R@1 by DTW", "steps found"], rows)
+
+
+def _questions(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Words, and the two runs that are compared."""
+    choice = results["choice"]
+    if choice is not None:
+        chosen, unit, paper = choice["recipe"], choice["unit_recipe"], choice["paper_recipe"]
+        if chosen != unit:
+            yield f"recommended, {described(chosen)}, minus the best unit loss, {described(unit)}", chosen, unit
+        if chosen != paper:
+            yield f"recommended minus the paper's weights, {described(paper)}, all from scratch", chosen, paper
+    yield "TempCLR minus the unit loss, from scratch over dot products", "dot+dtw", "dot"
+    for temperature in (0.05, 0.3):
+        runs = [TEMPERATURE_RUNS[loss][temperature] for loss in ("unit loss + DTW", "unit loss")]
+        yield f"TempCLR minus the unit loss, from scratch over cosines divided by {temperature:g}", runs[0], runs[1]
+    yield "TempCLR that goes on from a unit loss (the paper's way) minus that unit loss", "dot>dtw", "dot"
+    yield "as many further epochs of the unit loss minus the unit loss they begin with", "dot>unit", "dot"
+    yield "TempCLR minus as many further epochs of the unit loss", "dot>dtw", "dot>unit"
+    yield "negatives of other videos (unpaired) instead of other orders, from scratch", "dtw unpaired", "dtw"
+
+
+def _differences(results: Mapping[str, Any], run: str, base: str) -> list[str]:
+    stated = {one.terms: found for one, found in zip(STATEMENTS, results["differences"], strict=True)}
+    cells = []
+    for key, label in QUALITIES.items():
+        found = stated.get(((1, run, key), (-1, base, key)))
+        if found is None:
+            found = results["recommendation"].get(f"{run} minus {base}, dtw, {label}")
+        cells.append(told(interval_of(found), len(results["test_seeds"])))
+    return cells
