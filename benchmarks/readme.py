@@ -68,7 +68,7 @@ def claims_table() -> str:
     made = short_table(results)
     return (
         f"`python benchmarks/claims.py`: {made.note}\n\n{markdown_table(made.headers, made.rows)}\n\n"
-        f"The paper's claims: {counted(results)}. Claim by claim, with intervals, and what we recommend: "
+        f"The paper's claims on these videos: {counted(results)}. Claim by claim, with intervals and terms: "
         "[docs/claims.md](docs/claims.md)."
     )
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from tempclr.recipes.claims.statements import printed_effect
-from tempclr.recipes.claims.statistics import Interval, cell, student_interval, two_level_interval, verdict
+from tempclr.recipes.claims.statistics import (
+    Interval,
+    careful_interval,
+    cell,
+    student_interval,
+    two_level_interval,
+    verdict,
+)
 
 
 def test_a_lucky_training_makes_an_interval_wide():
@@ -37,6 +44,15 @@ def test_equal_inputs_give_equal_intervals_and_seeds_may_differ_in_their_videos(
 def test_what_is_no_vector_a_seed_is_refused(wrong: list[np.ndarray]):
     with pytest.raises(ValueError, match="filled vector a seed"):
         two_level_interval(wrong)
+
+
+def test_the_wider_interval_decides():
+    """Note [Few seeds]: seeds that differ and videos that differ each make it wide."""
+    seeds = [np.full(50, value) for value in (0.0, 0.02, 0.04)]
+    assert careful_interval(seeds).text == student_interval([0.0, 0.02, 0.04]).text
+    videos = [np.array([1.0, -1.0, 0.5, -0.5])] * 3
+    assert careful_interval(videos) == two_level_interval(videos) != student_interval([0.0] * 3)
+    assert careful_interval(seeds[:1]) == two_level_interval(seeds[:1])
 
 
 def test_student_knows_how_little_a_few_seeds_tell():

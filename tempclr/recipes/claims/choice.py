@@ -23,9 +23,19 @@ from tempclr.recipes.claims.grid import CANDIDATES, FEW_SHOT_LOSSES, UNIT_CANDID
 from tempclr.recipes.claims.measuring import NORMALISATIONS
 from tempclr.recipes.claims.work import read_result
 
-__all__ = ["choose", "read_choice", "refuse_after_test", "require_commit", "validation_score", "write_choice"]
+__all__ = [
+    "RELEASED_LOSS",
+    "bases",
+    "choose",
+    "read_choice",
+    "refuse_after_test",
+    "require_commit",
+    "validation_score",
+    "write_choice",
+]
 
 PAPER_RECIPE = "dtw"
+RELEASED_LOSS = "dot+dtw"
 RETRIEVAL_MEASURES = ("dtw", "otam", "dtw+cap_avg", "otam+cap_avg", "cap_avg")
 
 
@@ -125,6 +135,11 @@ def _validation(output_dir: Path, seed: int, name: str) -> dict[str, Any]:
     if result is None:
         raise InputError(f"seed {seed}: the run {name!r} is not done, so that nothing can be chosen yet")
     return result["validation"]
+
+
+def bases(choice: Mapping[str, Any]) -> tuple[str, ...]:
+    """What all candidates are held against: the best unit loss, the paper's weights, and these over dot products."""
+    return tuple(dict.fromkeys((choice["unit_recipe"], choice["paper_recipe"], RELEASED_LOSS)))
 
 
 def write_choice(path: Path, choice: Mapping[str, Any]) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from tempclr.data.files import atomic_path
+from tempclr.recipes.claims.choice import bases
 from tempclr.recipes.claims.grid import CANDIDATES, FEW_SHOT_LOSSES, MEMORY_RUNS, RUNS, ClaimSettings, Job
 from tempclr.recipes.claims.measuring import scored
 from tempclr.recipes.claims.statements import FEW_SHOT_STATEMENTS, STATEMENTS
-from tempclr.recipes.claims.statistics import Interval, student_interval, two_level_interval
+from tempclr.recipes.claims.statistics import Interval, careful_interval, student_interval
 from tempclr.recipes.claims.work import read_result
 
 __all__ = ["collect", "write_claims"]
@@ -34,8 +35,8 @@ def collect(
 
     ``runs[name]["test"][key]`` and ``["validation"][key]``: one number a seed that did the run; ``differences``: an
     interval for each statement whose runs have a seed in common, else None; ``recommendation``: each candidate against
-    the best unit loss and against the paper's recipe; ``few_shot`` and ``few_shot_differences``, by set; ``step``,
-    ``memory``, ``spent``.
+    the best unit loss, the paper's weights and the released loss; ``few_shot`` and ``few_shot_differences``, by set;
+    ``step``, ``memory``, ``spent``.
     """
     test = {name: _per_seed(output_dir, seeds, "test", name) for name in RUNS}
     train = {name: _per_seed(output_dir, seeds, "train", name) for name in RUNS}
@@ -138,7 +139,7 @@ def _interval(terms: Sequence[tuple[int, str, str]], found: Mapping[str, Mapping
     if not seeds:
         return None
     arrays = [sum(sign * scored(found[run][seed], key) for sign, run, key in terms) for seed in seeds]
-    return two_level_interval([np.asarray(one) for one in arrays]).to_dict()
+    return careful_interval([np.asarray(one) for one in arrays]).to_dict()
 
 
 RECOMMENDED_KEYS = {
@@ -151,12 +152,12 @@ RECOMMENDED_KEYS = {
 
 
 def _recommendation(found: Mapping[str, Mapping[int, Any]], choice: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Each candidate by DTW and by the measure chosen, minus the best unit loss and minus the paper's recipe."""
+    """Each candidate by DTW and by the measure chosen, minus each of :func:`bases`."""
     told: dict[str, Any] = {}
     if choice is None:
         return told
     for name in CANDIDATES:
-        for base in dict.fromkeys((choice["unit_recipe"], choice["paper_recipe"])):
+        for base in bases(choice):
             if name == base or not found[name] or not found[base]:
                 continue
             for measure in dict.fromkeys((choice["measure"], "dtw")):

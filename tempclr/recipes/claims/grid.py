@@ -165,6 +165,7 @@ def _finetuned() -> Iterator[Run]:
     for fraction in (0.1, 0.2):
         yield run("dot", "unit", train_fraction=fraction)
         yield run("dot>dtw", "dtw", train_fraction=fraction)
+        yield run("dot", "dtw", train_fraction=fraction)
     yield Run("dot|seg_only", {**losses["dtw"], "negatives": "seg_only"}, "dot", "localization")
 
 

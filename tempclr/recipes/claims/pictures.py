@@ -38,8 +38,15 @@ def draw(folder: Path, results: Mapping[str, Any]) -> None:
     keys = {"seconds": "seconds aligned rightly, %", "clean/kept/dtw/R@1": "R@1 by DTW, background kept, %"}
     _draw_means(folder / "perturbed.png", results, perturbed, keys, markers=MARKERS)
     _draw_temperatures(folder / "temperatures.png", results)
-    candidates = {described(name).removeprefix("unit loss "): name for name in CANDIDATES}
+    chosen = None if results["choice"] is None else results["choice"]["recipe"]
+    candidates = {_short(name) + (" (chosen)" if name == chosen else ""): name for name in CANDIDATES}
     _draw_means(folder / "candidates.png", results, candidates, QUALITIES)
+
+
+def _short(name: str) -> str:
+    """A candidate in words; what all have in common is left out where more follows."""
+    words = described(name)
+    return words.removeprefix("unit loss ") if "+" in words else words
 
 
 def _is_gain(statement: Statement) -> bool:
