@@ -59,7 +59,7 @@ def test_both_parts_are_logged_and_add_up(tmp_path):
     losses, units, sequences = (history(trained, name) for name in ("loss", "unit_loss", "sequence_loss"))
     assert len(losses) == len(units) == len(sequences) == 2
     for loss, unit, sequence in zip(losses, units, sequences, strict=True):
-        assert loss == pytest.approx(0.3 * unit + 0.7 * sequence, rel=1e-4)
+        assert loss == pytest.approx(0.7 * unit + 0.3 * sequence, rel=1e-4)
 
 
 def test_training_learns(tmp_path):
@@ -75,7 +75,7 @@ def test_evaluation_logs_the_parts_and_repeats_itself(tmp_path):
     first, second = trained.evaluate(), trained.evaluate()
     for name in ("eval_loss", "eval_unit_loss", "eval_sequence_loss"):
         assert first[name] == second[name]
-    assert first["eval_loss"] == pytest.approx(0.3 * first["eval_unit_loss"] + 0.7 * first["eval_sequence_loss"])
+    assert first["eval_loss"] == pytest.approx(0.7 * first["eval_unit_loss"] + 0.3 * first["eval_sequence_loss"])
 
 
 def test_evaluation_does_not_disturb_training(tmp_path):

@@ -140,7 +140,7 @@ def test_a_local_folder_is_not_taken_for_a_hub_id(tmp_path, monkeypatch):
 
 def test_the_objective_tells_what_was_trained():
     unit_alone = model_card(toy_model(similarity="dot", sequence_weight=0.0), model_name="toy")
-    assert "a unit loss over raw dot products, weight 0.3." in section(unit_alone, "Training")
+    assert "a unit loss over raw dot products, weight 0.7." in section(unit_alone, "Training")
     nothing = model_card(toy_model(unit_weight=0.0, sequence_weight=0.0), model_name="toy")
     assert "none, both weights are 0" in section(nothing, "Training")
 
