@@ -40,7 +40,11 @@ def page(results: Mapping[str, Any], *, folder: str = "claims") -> str:
     lines += [markdown_table(["where", "claim", "paper", "here", "verdict"], verdict_rows(results)), "", GRADIENTS]
     sentences = tried(results)
     if sentences:
-        lines += ["### With what was tried\n", *(f"- {sentence}" for sentence in sentences), ""]
+        lines += [
+            "### What was tried where a claim did not reproduce\n",
+            *(f"- {sentence}" for sentence in sentences),
+            "",
+        ]
     lines += ["### Controls that the paper does not have\n", f"{CONTROLS_NOTE}\n"]
     lines += [markdown_table(["where", "question", "here", "answer"], control_rows(results))]
     before = {

@@ -95,7 +95,7 @@ def counted(results: Mapping[str, Any]) -> str:
 
 def tried(results: Mapping[str, Any]) -> list[str]:
     """A sentence for each place where a claim did not reproduce: what it was tried with."""
-    places = [row[0] for row in verdict_rows(results) if row[4] == VERDICTS[1]]
+    places = [row[0].rstrip("*") for row in verdict_rows(results) if row[4] == VERDICTS[1]]
     grouped: dict[str, list[str]] = {}
     for place in dict.fromkeys(places):
         grouped.setdefault(tried_with(place), []).append(place)
