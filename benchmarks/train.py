@@ -66,6 +66,9 @@ ON_CPU = (
 def main(words: list[str] | None = None) -> int:
     arguments = parse(words)
     device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print(f"benchmarks/train.py: torch {torch.__version__} sees no CUDA device here", file=sys.stderr)
+        return 2
     from tempclr.benchmark.timing import num_threads
 
     with num_threads(arguments.num_threads):

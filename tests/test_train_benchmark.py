@@ -61,3 +61,9 @@ def test_the_resnet_is_measured_at_a_small_size(monkeypatch):
     arguments = SCRIPT["parse"](["--num_steps", "1", "--num_resnet_clips", "1"])
     run = SCRIPT["resnet"]("bf16", arguments, torch.device("cpu"))
     assert run["clips_per_second"] > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_device_it_says_so_in_one_line(capsys):
+    assert SCRIPT["main"]([*SMALL, "--device", "cuda"]) == 2
+    assert "sees no CUDA device here" in capsys.readouterr().err
