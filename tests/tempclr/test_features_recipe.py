@@ -275,6 +275,7 @@ def test_prefetching_keeps_order_and_hands_on_errors():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_agrees_with_cpu_to_bfloat16():
     backbone = load_backbone("efficientnet_lite0")
     recipe = FeatureRecipe.of(backbone)
