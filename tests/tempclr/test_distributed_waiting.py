@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from tempclr.rank_watch import RankWatch, is_lost_rank, lost_rank_reason, watched_ranks
 
@@ -32,10 +33,16 @@ class Found:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("waiting")
-    done = forked_runs.run(DRIVER, folder)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+def found(tmp_path_factory, worker_id):
+    """All scenes, played once for all processes that run tests: they are a matter of seconds, and of many processes."""
+    base = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    folder = base / "waiting"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "all").exists():
+            folder.mkdir(exist_ok=True)
+            done = forked_runs.run(DRIVER, folder)
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+            (folder / "all").touch()
     return lambda name: Found(folder, name)
 
 
@@ -47,21 +54,22 @@ def test_a_rank_that_enters_late_is_waited_for(found):
 
 def test_a_rank_that_never_enters_is_told_in_bounded_time(found):
     never = found("never_enters")
-    assert never.codes[0] == STOPPED and never.seconds < 20
+    assert never.codes[0] == STOPPED, never.texts
+    assert never.seconds < 60
     assert never.told[0][0].startswith("tempclr: rank 1 has not begun after ")
     assert "--ddp_timeout; rank 0 stops" in never.told[0][0]
 
 
 def test_a_rank_that_enters_when_rank_0_is_gone_says_so(found):
     alone = found("finds_nobody")
-    assert alone.codes == [0, 1] and alone.seconds < 20
+    assert alone.codes == [0, 1] and alone.seconds < 60
     assert "rank 1 cannot reach rank 0 (" in alone.texts[1] and "Traceback" not in alone.texts[1]
 
 
 def test_a_rank_that_waits_for_others_hears_that_it_is_to_end(found):
     """Note [Deaf while it waits] in rank_watch.py: torchrun kills 30 seconds after it has asked."""
     told = found("told_to_end")
-    assert told.codes == [STOPPED, -signal.SIGKILL] and told.seconds < 20
+    assert told.codes == [STOPPED, -signal.SIGKILL] and told.seconds < 60
     assert told.told[0] == [
         "tempclr: rank 0 was told to end: another rank has failed, see what it said, or the run is ended from outside"
     ]
@@ -92,7 +100,8 @@ def test_ranks_that_fail_together_speak_for_themselves(found):
 def test_all_ranks_hear_of_one_that_vanished(found):
     """Note [Silence means death] in rank_watch.py: each watches the next one alone."""
     vanished = found("vanishes")
-    assert vanished.codes == [STOPPED, STOPPED, -signal.SIGKILL] and vanished.seconds < 20
+    assert vanished.codes == [STOPPED, STOPPED, -signal.SIGKILL], vanished.texts
+    assert vanished.seconds < 60
     for rank in range(2):
         assert len(vanished.told[rank]) == 1, vanished.texts[rank]
         assert vanished.told[rank][0].startswith("tempclr: rank 2 has given no sign of life for")
@@ -109,7 +118,7 @@ def test_ranks_of_a_command_may_be_done_days_apart(found):
 
 def test_a_command_does_not_wait_for_ever_for_ranks_to_start(found):
     alone = found("joins_alone")
-    assert alone.codes[0] == 1 and alone.seconds < 20
+    assert alone.codes[0] == 1 and alone.seconds < 60
     assert "cannot meet the other ranks (" in alone.texts[0]
     assert "were all 2 started within 2 seconds?" in alone.texts[0]
 

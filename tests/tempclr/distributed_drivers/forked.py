@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import sys
 import traceback
+
+
+def reserved_port():
+    """A TCP port, and a UDP socket of its number that keeps other runs of these tests from it until it is closed.
+
+    It is below those that a system gives to connections: one of them could be taken before a rank listens on it.
+    """
+    for port in random.SystemRandom().sample(range(10_000, 30_000), 200):
+        keeper = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            keeper.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            keeper.close()
+            continue
+        return port, keeper
+    raise OSError("of 200 ports between 10000 and 30000 none is free")
 
 
 def fork_ranks(work, num_ranks, *arguments, must_end_well=True):
@@ -14,9 +33,7 @@ def fork_ranks(work, num_ranks, *arguments, must_end_well=True):
 
     Where they need not end well, ranks that are left when rank 0 has ended are killed; None waits for all of them.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, keeper = reserved_port()
     children = []
     for rank in range(num_ranks):
         child = os.fork()
@@ -44,6 +61,7 @@ def fork_ranks(work, num_ranks, *arguments, must_end_well=True):
         if must_end_well is False and child != children[-1]:
             for other in children[len(codes) :]:
                 os.kill(other, signal.SIGKILL)
+    keeper.close()
     if must_end_well and any(codes):
         sys.exit(f"ranks ended with {codes}")
     return codes
