@@ -3,7 +3,7 @@
 # Note [No test before the choice]: ``Workshop.choice`` names the file, and a job that looks at test videos refuses
 # while the file is missing, differs from the last commit, or is in no repository: nobody can choose after having seen.
 
-# Note [One standard error]: of some twenty candidates the highest is partly the luckiest. So the simplest candidate is
+# Note [One standard error]: of some thirty candidates the highest is partly the luckiest. So the simplest candidate is
 chosen whose total lies no more than one standard error of the paired difference, over the seeds, below the highest
 (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3). With one seed the highest is chosen.
 """

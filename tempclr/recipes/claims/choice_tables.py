@@ -64,7 +64,8 @@ def _differences(results: Mapping[str, Any], choice: Mapping[str, Any], section:
         choice["paper_recipe"]: f"the paper's weights, trained from scratch ({described(choice['paper_recipe'])})",
         choice["unit_recipe"]: f"the best unit loss on validation videos ({described(choice['unit_recipe'])})",
     }
-    labels = ("R@1, removed", "R@5, removed", "R@10, removed", "R@1, kept", "localization")
+    labels = ["R@1, removed", "R@5, removed", "R@10, removed", "R@1, kept", "localization"]
+    labels += ["R@1, removed, official", "R@1, kept, official"]
     for base, told in words.items():
         for measure in dict.fromkeys((choice["measure"], "dtw")):
             rows: list[list[Any]] = []
@@ -75,6 +76,7 @@ def _differences(results: Mapping[str, Any], choice: Mapping[str, Any], section:
                     rows.append([described(name), *(None if one is None else one.text for one in intervals)])
             if rows:
                 headers = ["run", f"{measure} R@1", "R@5", "R@10", f"{measure} R@1, kept", "steps found"]
+                headers += ["R@1, official", "R@1, kept, official"]
                 title = f"Test videos, by {measure}: minus {told}"
                 yield Table(section, title, "Points, 95 % intervals.", headers, rows)
 

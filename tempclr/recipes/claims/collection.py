@@ -147,6 +147,8 @@ RECOMMENDED_KEYS = {
     "R@5, removed": "clean/removed/{measure}/R@5",
     "R@10, removed": "clean/removed/{measure}/R@10",
     "R@1, kept": "clean/kept/{measure}/R@1",
+    "R@1, removed, official": "official/removed/{measure}/R@1",
+    "R@1, kept, official": "official/kept/{measure}/R@1",
     "localization": "localization",
 }
 

@@ -20,6 +20,7 @@ from tempclr.recipes.claims.words import (
     CONTROLS_NOTE,
     FEW_SHOT_NOTE,
     GRADIENTS,
+    HOW_CHOSEN,
     INTRODUCTION,
     TERMS,
     VERDICT_NOTE,
@@ -131,9 +132,7 @@ def _choice(results: Mapping[str, Any]) -> str:
         f"{described(choice['paper_recipe'])}, {score(choice['paper_recipe'])}. By retrieval alone "
         f"{described(best['retrieval'])} is best ({score(best['retrieval'], 'retrieval')}, ranked by "
         f"{scores[best['retrieval']]['measure']}), by steps found {described(best['localization'])} "
-        f"({score(best['localization'], 'localization')}). Temperatures from 0.2 on and smaller weights of the "
-        "sequence loss joined the candidates after a first look at validation videos, where 0.1, then the highest, had "
-        f"been best. {_without_first_seed(results)}\n"
+        f"({score(best['localization'], 'localization')}). {_without_first_seed(results)}\n\n{HOW_CHOSEN}\n"
     )
 
 
