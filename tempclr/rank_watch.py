@@ -83,15 +83,29 @@ class RankWatch:
         self._thread.start()
 
     def stop(self, *, failed: bool = False) -> None:
-        """Take leave of the others, so that this rank's silence alarms none; or tell them that it has failed."""
+        """Take leave of the others, so that this rank's silence alarms none; or tell them that it has failed.
+
+        Rank 0 waits until all have left, at most ``silence_seconds``.
+        """
         self._ends.set()
         self._thread.join(self.beat_seconds + 1)
         try:
             if failed:
                 self._tell(f"rank {self.rank} has failed")
             self.store.set(_key(self.rank), _LEFT)
+            if self.rank == 0 and not failed:
+                self._wait_for_leaves()
         except RuntimeError:
             return  # the store went with rank 0, which has left before
+
+    def _wait_for_leaves(self) -> None:
+        """The store may end with this process; ranks a moment later would meet torch's many lines about that."""
+        end = time.monotonic() + self.silence_seconds
+        for rank in range(1, self.num_ranks):
+            while self._read(_key(rank)) != _LEFT:
+                if time.monotonic() > end or self._read(_STOPPED):
+                    return
+                time.sleep(self.beat_seconds / 40)
 
     def _run(self) -> None:
         count, reached = 0, time.monotonic()

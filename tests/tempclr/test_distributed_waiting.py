@@ -167,6 +167,34 @@ def test_a_rank_that_took_leave_alarms_nobody_and_the_next_one_is_watched():
     watching.stop()
 
 
+def test_rank_0_whose_process_may_hold_the_store_leaves_last():
+    store = torch.distributed.HashStore()
+    watching, heard, _ = watch(store, num_ranks=3, silence_seconds=30)
+    store.set("rank-1", "left")
+    leaving = threading.Thread(target=watching.stop)
+    leaving.start()
+    leaving.join(1)
+    assert leaving.is_alive() and store.get("rank-0") == b"left"
+    store.set("rank-2", "left")
+    leaving.join(10)
+    assert not leaving.is_alive() and not heard
+
+
+def test_rank_0_waits_neither_for_a_silent_rank_for_ever_nor_after_a_failure():
+    watching, _, _ = watch(torch.distributed.HashStore(), silence_seconds=0.5)
+    begin = time.monotonic()
+    watching.stop()
+    assert time.monotonic() - begin >= 0.5
+    for is_own in (True, False):
+        store = torch.distributed.HashStore()
+        watching, _, _ = watch(store, silence_seconds=100)
+        if not is_own:
+            store.set("stopped", "rank 1 has failed")
+        begin = time.monotonic()
+        watching.stop(failed=is_own)
+        assert time.monotonic() - begin < 50
+
+
 def test_a_rank_that_has_not_begun_has_more_time():
     watching, heard, given = watch(torch.distributed.HashStore(), join_seconds=1.0)
     assert not given.wait(0.7) and given.wait(5)
@@ -188,8 +216,8 @@ def test_what_a_rank_asks_of_the_store_does_not_grow_with_the_ranks(num_ranks):
     store.set("rank-1", "1")
     watching, _, given = watch(store, num_ranks=num_ranks, silence_seconds=30, beat_seconds=0.01)
     assert not given.wait(0.5)
-    watching.stop()
     num_beats = store.num_asked / 4
+    watching.stop(failed=True)
     assert 5 < num_beats <= 0.5 / 0.01 + 3
 
 
