@@ -4,6 +4,7 @@ python benchmarks/claims.py --quick              # seeds 0 to 2; goes on where i
 python benchmarks/claims.py --quick --minutes 50 # begins nothing new after 50 minutes
 python benchmarks/claims.py                      # seeds 0 to 4
 python benchmarks/claims.py --choose             # writes the recommended recipe, by validation videos; commit it
+python benchmarks/claims.py --confirm            # the recommended loss on seeds 5 to 14; goes on where it stopped
 python benchmarks/claims.py --pages              # only renews the page from benchmarks/results/claims.json
 
 Test videos are looked at once benchmarks/results/claims_choice.json is committed. Results of fewer seeds, or without
@@ -24,6 +25,8 @@ from typing import Any
 from tempclr.errors import InputError
 from tempclr.recipes.claims.choice import choose, read_choice, refuse_after_test, require_commit, write_choice
 from tempclr.recipes.claims.collection import collect, write_claims
+from tempclr.recipes.claims.confirmation import NEW_SEEDS, confirmation_jobs
+from tempclr.recipes.claims.confirmation_results import collect_confirmation
 from tempclr.recipes.claims.grid import ClaimSettings, jobs_of
 from tempclr.recipes.claims.page import write_page
 from tempclr.recipes.claims.queue import do_jobs
@@ -32,13 +35,15 @@ from tempclr.recipes.claims.work import Workshop
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "claims.json"
 CHOICE = ROOT / "benchmarks" / "results" / "claims_choice.json"
+CONFIRMATION = ROOT / "benchmarks" / "results" / "claims_confirmation.json"
+PLAN = ROOT / "tempclr" / "recipes" / "claims" / "confirmation.py"
 PAGE = ROOT / "docs" / "claims.md"
 FEW_SHOT_SETS = ("PickupGestureWiimoteZ", "JapaneseVowels")
 
 
 def recordings(name: str, *, seed: int) -> tuple[Any, Any, dict[str, Any]]:
     """Sequences of training classes and of new ones, and the encoder that benchmarks/few_shot_claims.py settled on."""
-    sys.path.append(str(ROOT / "benchmarks"))  # last: its kernels.py bears the name of a package
+    sys.path.append(str(ROOT / "benchmarks"))
     import sensor_recordings
 
     settings = sensor_recordings.SETTINGS[name]
@@ -56,6 +61,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--num_processes", type=int, default=2, help="runs at a time, one thread each (default 2)")
     parser.add_argument("--without_few_shot", action="store_true", help="leave the recordings of aeon out")
     parser.add_argument("--choose", action="store_true", help="only write the choice, from validation results")
+    parser.add_argument("--confirm", action="store_true", help="only hold the recommended loss against new seeds")
     parser.add_argument("--pages", action="store_true", help="only renew the page")
     return parser.parse_args(words)
 
@@ -64,7 +70,10 @@ def main(words: list[str] | None = None, *, settings: ClaimSettings | None = Non
     arguments = parse(words)
     settings = settings or ClaimSettings()
     if arguments.pages:
-        write_page(PAGE, json.loads(RESULTS.read_text(encoding="utf-8")))
+        renew_page()
+        return
+    if arguments.confirm:
+        confirm(arguments, settings)
         return
     seeds = arguments.seeds or list(range(3 if arguments.quick else 5))
     sets = () if arguments.without_few_shot else FEW_SHOT_SETS
@@ -94,14 +103,46 @@ def main(words: list[str] | None = None, *, settings: ClaimSettings | None = Non
 
 def keep(results: dict[str, Any], output_dir: Path) -> None:
     """Renew the results and the page of the repository, or, where those there tell more, a page in ``output_dir``."""
-    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else None
+    kept = read(RESULTS) if RESULTS.is_file() else None
     results_file, page_file = RESULTS, PAGE
     if kept is not None and tells_more(kept, results):
         print(f"{RESULTS} holds more seeds or sets and stays as it is")
         results_file, page_file = output_dir / "claims.json", output_dir / "claims.md"
     write_claims(results_file, results)
-    write_page(page_file, json.loads(results_file.read_text(encoding="utf-8")))
+    if page_file == PAGE:
+        renew_page()
+    else:
+        write_page(page_file, read(results_file))
     print(f"{page_file}: {len(results['test_seeds'])} seeds")
+
+
+def confirm(arguments: argparse.Namespace, settings: ClaimSettings) -> None:
+    """Run what is compared on new seeds, once the plan and the choice are committed; the page is renewed when all is
+    done, and with fewer seeds the numbers stay in ``--output_dir``."""
+    for file in (PLAN, CHOICE):
+        require_commit(file)
+    seeds = arguments.seeds or list(NEW_SEEDS)
+    jobs = confirmation_jobs(seeds)
+    shop = Workshop(arguments.output_dir, settings, {}, CHOICE)
+    left = do_jobs(jobs, shop, num_processes=arguments.num_processes, minutes=arguments.minutes)
+    if left:
+        print(f"{left} of {len(jobs)} are left: the same command goes on")
+        return
+    is_whole = seeds == list(NEW_SEEDS)
+    file = CONFIRMATION if is_whole else arguments.output_dir / CONFIRMATION.name
+    write_claims(file, collect_confirmation(arguments.output_dir, seeds, settings))
+    if is_whole:
+        renew_page()
+    print(f"{file}: {len(seeds)} seeds")
+
+
+def renew_page() -> None:
+    """The repository's page, from its results."""
+    write_page(PAGE, read(RESULTS), confirmation=read(CONFIRMATION) if CONFIRMATION.is_file() else None)
+
+
+def read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def tells_more(kept: dict[str, Any], results: dict[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-sys.path.append(str(Path(__file__).resolve().parent))  # last: this folder's kernels.py bears the name of a package
+sys.path.append(str(Path(__file__).resolve().parent))
 import step
 
 TOWERS = ("text tower", "video tower")

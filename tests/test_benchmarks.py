@@ -220,7 +220,7 @@ def test_mistakes_are_told_before_the_work(words: list[str], complaint: str, cap
 
 
 def test_the_script_hands_its_words_on(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "argv", ["kernels.py", "--rounds", "0"])
+    monkeypatch.setattr(sys, "argv", ["cpu.py", "--rounds", "0"])
     with pytest.raises(SystemExit) as leaving:
-        runpy.run_path(str(ROOT / "benchmarks/kernels.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "benchmarks/cpu.py"), run_name="__main__")
     assert leaving.value.code == 2

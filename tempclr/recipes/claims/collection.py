@@ -18,7 +18,7 @@ from tempclr.recipes.claims.statements import FEW_SHOT_STATEMENTS, STATEMENTS
 from tempclr.recipes.claims.statistics import Interval, careful_interval, student_interval
 from tempclr.recipes.claims.work import read_result
 
-__all__ = ["collect", "write_claims"]
+__all__ = ["collect", "interval_over_seeds", "machine", "per_seed", "shown_numbers", "write_claims"]
 
 PERTURBED_KEYS = ("seconds", "localization", "clean/kept/dtw/R@1", "clean/removed/dtw/R@1", "num_changed")
 
@@ -38,28 +38,28 @@ def collect(
     the best unit loss, the paper's weights and the released loss; ``few_shot`` and ``few_shot_differences``, by set;
     ``step``, ``memory``, ``spent``.
     """
-    test = {name: _per_seed(output_dir, seeds, "test", name) for name in RUNS}
-    train = {name: _per_seed(output_dir, seeds, "train", name) for name in RUNS}
+    test = {name: per_seed(output_dir, seeds, "test", name) for name in RUNS}
+    train = {name: per_seed(output_dir, seeds, "train", name) for name in RUNS}
     runs = {}
     for name in RUNS:
         if train[name]:
             runs[name] = {
-                "test": _numbers([one["test"] for one in test[name].values()]),
-                "validation": _numbers([one["validation"] for one in train[name].values() if name in CANDIDATES]),
+                "test": shown_numbers([one["test"] for one in test[name].values()]),
+                "validation": shown_numbers([one["validation"] for one in train[name].values() if name in CANDIDATES]),
                 "spent": _spent(train[name]),
             }
     found = {name: {seed: one["test"] for seed, one in test[name].items()} for name in RUNS}
     return {
         "settings": settings.to_dict(),
-        "machine": {"python": platform.python_version(), "torch": _version("torch"), "device": "cpu"},
+        "machine": machine(),
         "seeds": [seed for seed in seeds if any(seed in one for one in train.values())],
         "test_seeds": [seed for seed in seeds if any(seed in one for one in test.values())],
         "runs": runs,
-        "differences": [_interval(statement.terms, found) for statement in STATEMENTS],
+        "differences": [interval_over_seeds(statement.terms, found) for statement in STATEMENTS],
         "recommendation": _recommendation(found, choice),
         "few_shot": _few_shot(output_dir, seeds, few_shot_sets),
         "few_shot_differences": {name: _few_shot_differences(output_dir, seeds, name) for name in few_shot_sets},
-        "step": _numbers([{"numbers": one["step"]} for one in _per_seed(output_dir, seeds, "step", "").values()]),
+        "step": shown_numbers([{"numbers": one["step"]} for one in per_seed(output_dir, seeds, "step", "").values()]),
         "memory": {name: one for name in MEMORY_RUNS if (one := _memory(output_dir, seeds, name))},
         "spent": _spent_by_kind(output_dir, seeds, few_shot_sets),
         "choice": None if choice is None else dict(choice),
@@ -85,12 +85,19 @@ def _rendered(value: Any, indent: str = "") -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _per_seed(output_dir: Path, seeds: Sequence[int], kind: str, name: str) -> dict[int, dict[str, Any]]:
+def machine() -> dict[str, str]:
+    """What the numbers were made with."""
+    return {"python": platform.python_version(), "torch": _version("torch"), "device": "cpu"}
+
+
+def per_seed(output_dir: Path, seeds: Sequence[int], kind: str, name: str) -> dict[int, dict[str, Any]]:
+    """What jobs left, by seed; those that are not done are left out."""
     found = {seed: read_result(Job(kind, seed, name), output_dir) for seed in seeds}
     return {seed: one for seed, one in found.items() if one is not None}
 
 
-def _numbers(results: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+def shown_numbers(results: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Of the scores of each seed those that a table or a statement has, a number a seed."""
     if not results:
         return {}
     keys = [key for key in results[0]["numbers"] if _is_shown(key) and all(key in one["numbers"] for one in results)]
@@ -122,18 +129,20 @@ def _spent_by_kind(output_dir: Path, seeds: Sequence[int], sets: Sequence[str]) 
     for kind, names in kinds.items():
         totals: dict[int, float] = {}
         for name in names:
-            for seed, one in _per_seed(output_dir, seeds, kind, name).items():
+            for seed, one in per_seed(output_dir, seeds, kind, name).items():
                 totals[seed] = totals.get(seed, 0.0) + one["spent"]["processor_seconds"]
         told[kind] = list(totals.values())
     return told
 
 
 def _memory(output_dir: Path, seeds: Sequence[int], name: str) -> dict[str, float] | None:
-    found = _per_seed(output_dir, seeds, "memory", name)
+    found = per_seed(output_dir, seeds, "memory", name)
     return next((one["memory"] for one in found.values()), None)
 
 
-def _interval(terms: Sequence[tuple[int, str, str]], found: Mapping[str, Mapping[int, Any]]) -> dict[str, Any] | None:
+def interval_over_seeds(
+    terms: Sequence[tuple[int, str, str]], found: Mapping[str, Mapping[int, Any]]
+) -> dict[str, Any] | None:
     """Of the sum of the terms, over the seeds that did all runs in it."""
     seeds = [seed for seed in found[terms[0][1]] if all(seed in found[run] for _, run, _ in terms)]
     if not seeds:
@@ -165,7 +174,7 @@ def _recommendation(found: Mapping[str, Mapping[int, Any]], choice: Mapping[str,
             for measure in dict.fromkeys((choice["measure"], "dtw")):
                 for label, pattern in RECOMMENDED_KEYS.items():
                     key = pattern.format(measure=measure)
-                    told[f"{name} minus {base}, {measure}, {label}"] = _interval(
+                    told[f"{name} minus {base}, {measure}, {label}"] = interval_over_seeds(
                         ((1, name, key), (-1, base, key)), found
                     )
     return told
@@ -174,12 +183,12 @@ def _recommendation(found: Mapping[str, Mapping[int, Any]], choice: Mapping[str,
 def _few_shot(output_dir: Path, seeds: Sequence[int], sets: Sequence[str]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name in sets:
-        novel = {loss: _per_seed(output_dir, seeds, "few_shot_test", f"{name}/{loss}") for loss in FEW_SHOT_LOSSES}
-        base = {loss: _per_seed(output_dir, seeds, "few_shot", f"{name}/{loss}") for loss in FEW_SHOT_LOSSES}
+        novel = {loss: per_seed(output_dir, seeds, "few_shot_test", f"{name}/{loss}") for loss in FEW_SHOT_LOSSES}
+        base = {loss: per_seed(output_dir, seeds, "few_shot", f"{name}/{loss}") for loss in FEW_SHOT_LOSSES}
         told[name] = {
             loss: {
-                "novel": _numbers([one["novel"] for one in novel[loss].values()]),
-                "base": _numbers([one["base"] for one in base[loss].values()]),
+                "novel": shown_numbers([one["novel"] for one in novel[loss].values()]),
+                "base": shown_numbers([one["base"] for one in base[loss].values()]),
                 "minus unit": _task_differences(novel[loss], novel["unit"]) if loss != "unit" else {},
             }
             for loss in FEW_SHOT_LOSSES
@@ -200,7 +209,7 @@ def _task_differences(own: Mapping[int, Any], unit: Mapping[int, Any]) -> dict[s
 
 def _few_shot_differences(output_dir: Path, seeds: Sequence[int], name: str) -> list[dict[str, Any] | None]:
     """An interval for each of :data:`FEW_SHOT_STATEMENTS`, None with fewer than two seeds."""
-    found = {loss: _per_seed(output_dir, seeds, "few_shot_test", f"{name}/{loss}") for loss in FEW_SHOT_LOSSES}
+    found = {loss: per_seed(output_dir, seeds, "few_shot_test", f"{name}/{loss}") for loss in FEW_SHOT_LOSSES}
 
     def accuracy(pair: tuple[str, str], seed: int) -> float:
         loss, measure = pair

@@ -11,6 +11,7 @@ import numpy as np
 from tempclr.data.files import atomic_path
 from tempclr.recipes.claims.cells import Table, described, few_shot_words
 from tempclr.recipes.claims.choice_tables import NORMALISATION_WORDS
+from tempclr.recipes.claims.confirmation_results import confirmation_table
 from tempclr.recipes.claims.pictures import PICTURES, draw
 from tempclr.recipes.claims.statistics import student_interval
 from tempclr.recipes.claims.summary import summary
@@ -29,12 +30,13 @@ from tempclr.recipes.claims.words import (
 __all__ = ["page", "write_page"]
 
 
-def page(results: Mapping[str, Any], *, folder: str = "claims") -> str:
-    """The Markdown page; ``folder`` is where its pictures lie, beside it."""
+def page(results: Mapping[str, Any], *, confirmation: Mapping[str, Any] | None = None, folder: str = "claims") -> str:
+    """The Markdown page; ``confirmation`` is what new seeds gave, ``folder`` where the pictures lie, beside it."""
     from tempclr.evaluation.report import markdown_table
 
     lines = [INTRODUCTION.format(**_facts(results)), TERMS]
-    for table in (summary(results), gain_table(results)):
+    confirmed = [] if confirmation is None else [confirmation_table(confirmation)]
+    for table in (summary(results), *confirmed, gain_table(results)):
         lines += [f"## {table.title}\n", f"{table.note}\n", markdown_table(table.headers, table.rows), ""]
     lines += [_picture("gains", folder, results), *_rendered(first_table(results))]
     lines += ["\n## Claim by claim\n", f"{counted(results)}.", VERDICT_NOTE]
@@ -64,12 +66,12 @@ def page(results: Mapping[str, Any], *, folder: str = "claims") -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def write_page(path: Path, results: Mapping[str, Any]) -> None:
+def write_page(path: Path, results: Mapping[str, Any], *, confirmation: Mapping[str, Any] | None = None) -> None:
     """Write the page and the pictures in a folder of its name beside it."""
     folder = path.with_suffix("")
     draw(folder, results)
     with atomic_path(path) as temporary:
-        temporary.write_text(page(results, folder=folder.name), encoding="utf-8")
+        temporary.write_text(page(results, confirmation=confirmation, folder=folder.name), encoding="utf-8")
 
 
 def _rendered(table: Table) -> list[str]:

@@ -1,7 +1,7 @@
 """Time the kernels against every installed peer, and keep the numbers in benchmarks/results/cpu.json.
 
-python benchmarks/kernels.py                    # all workloads, minutes
-python benchmarks/kernels.py --workloads A1 W1  # any option of `tempclr bench`
+python benchmarks/cpu.py                    # all workloads, minutes
+python benchmarks/cpu.py --workloads A1 W1  # any option of `tempclr bench`
 """
 
 from __future__ import annotations
