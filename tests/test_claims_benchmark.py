@@ -409,7 +409,8 @@ def test_the_committed_page_is_that_of_the_committed_results(command):
     if not command.RESULTS.is_file():
         pytest.skip("the runs have not been made")
     results = json.loads(command.RESULTS.read_text(encoding="utf-8"))
-    assert command.PAGE.read_text(encoding="utf-8") == page(results)
+    confirmation = command.read(command.CONFIRMATION) if command.CONFIRMATION.is_file() else None
+    assert command.PAGE.read_text(encoding="utf-8") == page(results, confirmation=confirmation)
 
 
 def _is_alive(process: str) -> bool:
