@@ -77,8 +77,9 @@ docs: $(INSTALLED)  ## docs/api again, from docstrings and --help; README's tabl
 	$(BIN)/python docs/generate_api.py
 	$(BIN)/python benchmarks/readme.py
 
-claims: $(INSTALLED)  ## the papers' claims on generated videos, an hour each: docs/claims.md, docs/tclr.md; goes on where it stopped
+claims: $(INSTALLED)  ## the papers' claims on generated videos, an hour or more each: docs/claims.md, docs/tclr.md; goes on where it stopped
 	$(BIN)/python benchmarks/claims.py
+	$(BIN)/python benchmarks/claims.py --confirm
 	$(BIN)/python benchmarks/tclr_claims.py
 
 soak: $(INSTALLED)  ## kills, damaged videos, a million rows, 10,000 steps: minutes; what was tried is in runs/soak

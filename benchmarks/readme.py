@@ -17,6 +17,7 @@ from kernel_tables import full_table, short_table
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
 CLAIMS = ROOT / "benchmarks" / "results" / "claims.json"
+CONFIRMATION = ROOT / "benchmarks" / "results" / "claims_confirmation.json"
 END = "<!-- end -->"
 
 
@@ -59,6 +60,7 @@ def table() -> str:
 def claims_table() -> str:
     """What the paper's claims come to on generated videos, in short; a sentence while the runs have not been made."""
     from tempclr.evaluation.report import markdown_table
+    from tempclr.recipes.claims.confirmation_results import confirmation_sentence
     from tempclr.recipes.claims.tables import short_table
     from tempclr.recipes.claims.verdicts import counted
 
@@ -66,9 +68,12 @@ def claims_table() -> str:
         return "The paper's claims on generated videos: not run yet (`python benchmarks/claims.py`)."
     results = json.loads(CLAIMS.read_text(encoding="utf-8"))
     made = short_table(results)
+    confirmed = ""
+    if CONFIRMATION.is_file():
+        confirmed = f"{confirmation_sentence(json.loads(CONFIRMATION.read_text(encoding='utf-8')))} "
     return (
         f"`python benchmarks/claims.py`: {made.note}\n\n{markdown_table(made.headers, made.rows)}\n\n"
-        f"The paper's claims on these videos: {counted(results)}. Claim by claim, with intervals and terms: "
+        f"{confirmed}The paper's claims on these videos: {counted(results)}. Claim by claim, with intervals and terms: "
         "[docs/claims.md](docs/claims.md)."
     )
 

@@ -15,7 +15,12 @@ from tempclr.errors import InputError
 from tempclr.recipes.claims.cells import interval_of
 from tempclr.recipes.claims.collection import write_claims
 from tempclr.recipes.claims.confirmation import COMPARISONS, DECISIVE, NEW_SEEDS, QUALITIES, confirmation_jobs
-from tempclr.recipes.claims.confirmation_results import answer, collect_confirmation, confirmation_table
+from tempclr.recipes.claims.confirmation_results import (
+    answer,
+    collect_confirmation,
+    confirmation_sentence,
+    confirmation_table,
+)
 from tempclr.recipes.claims.grid import RUNS, ClaimSettings, Job
 from tempclr.recipes.claims.statistics import Interval, careful_interval
 
@@ -95,6 +100,7 @@ def test_the_table_answers_by_the_first_comparison(tmp_path: Path):
     assert [row[0] for row in table.rows] == [one.words for one in COMPARISONS]
     first = interval_of(kept["differences"][0]["steps found"])
     assert first is not None and table.rows[0][2] == first.text
+    assert f"{first.text} steps found ({answer(first)})" in confirmation_sentence(kept)
     assert f"**{answer(first)}** by steps found" in table.note and "Seeds 5, 6," in table.note
 
 

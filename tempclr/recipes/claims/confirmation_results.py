@@ -12,7 +12,7 @@ from tempclr.recipes.claims.confirmation import COMPARISONS, DECISIVE, QUALITIES
 from tempclr.recipes.claims.grid import ClaimSettings
 from tempclr.recipes.claims.statistics import Interval
 
-__all__ = ["answer", "collect_confirmation", "confirmation_table"]
+__all__ = ["answer", "collect_confirmation", "confirmation_sentence", "confirmation_table"]
 
 
 def collect_confirmation(output_dir: Path, seeds: Sequence[int], settings: ClaimSettings) -> dict[str, Any]:
@@ -66,6 +66,20 @@ def _answers(confirmation: Mapping[str, Any]) -> str:
         own, base = (run_cell(confirmation, run, QUALITIES[quality]) for run in (first.own, first.base))
         answers.append(f"**{answer(interval_of(found[quality]))}** by {quality} ({own} against {base})")
     return " and ".join(answers)
+
+
+def confirmation_sentence(confirmation: Mapping[str, Any]) -> str:
+    """The first comparison for a front page."""
+    found = confirmation["differences"][0]
+    told_each = []
+    for quality in DECISIVE:
+        interval = interval_of(found[quality])
+        told_each.append(f"{'not run yet' if interval is None else interval.text} {quality} ({answer(interval)})")
+    num_seeds = len(confirmation["test_seeds"])
+    return (
+        f"On {num_seeds} new seeds, with what is compared settled before: {COMPARISONS[0].words}, in points, "
+        f"{' and '.join(told_each)}."
+    )
 
 
 def answer(interval: Interval | None) -> str:
