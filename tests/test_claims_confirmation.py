@@ -101,7 +101,7 @@ def test_the_table_answers_by_the_first_comparison(tmp_path: Path):
     first = interval_of(kept["differences"][0]["steps found"])
     assert first is not None and table.rows[0][2] == first.text
     assert f"{first.text} steps found ({answer(first)})" in confirmation_sentence(kept)
-    assert f"**{answer(first)}** by steps found" in table.note and "Seeds 5, 6," in table.note
+    assert f"**{answer(first)}** by steps found" in table.note and "2 seeds, 5 to 6, run" in table.note
 
 
 @pytest.mark.parametrize(

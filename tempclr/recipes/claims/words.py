@@ -80,7 +80,7 @@ was best; then 0.2 came in, and the rule of one standard error, and by it the un
 chosen; then 0.3 and 0.5, and the unit loss alone at 0.3 was narrowly ahead of all others. Only then came four runs with
 smaller weights of the sequence loss, one of which was chosen, and `unpaired` and `joint` at 0.2. The unit loss was
 given no further runs, so that its distance to what was chosen is, if anything, too large on validation videos; on test
-videos it is borderline.
+videos it is borderline, and was therefore asked for again [on new seeds](#the-recommendation-on-new-seeds).
 """
 FEW_SHOT_NOTE = """Encoders are trained without labels on some classes, and tasks are drawn from others. What is asked
 of the losses on instructional videos is asked here where it has a meaning: the encoder of video alone always takes its
