@@ -27,7 +27,7 @@ from tempclr.recipes.claims.choice import choose, read_choice, refuse_after_test
 from tempclr.recipes.claims.collection import collect, write_claims
 from tempclr.recipes.claims.confirmation import NEW_SEEDS, confirmation_jobs
 from tempclr.recipes.claims.confirmation_results import collect_confirmation
-from tempclr.recipes.claims.grid import ClaimSettings, jobs_of
+from tempclr.recipes.claims.grid import OTHER_RATES, RUNS, ClaimSettings, jobs_of
 from tempclr.recipes.claims.page import write_page
 from tempclr.recipes.claims.queue import do_jobs
 from tempclr.recipes.claims.work import Workshop
@@ -54,7 +54,7 @@ def recordings(name: str, *, seed: int) -> tuple[Any, Any, dict[str, Any]]:
 
 def parse(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="seeds 0 to 2 instead of 0 to 4")
+    parser.add_argument("--quick", action="store_true", help="seeds 0 to 2, without other rates")
     parser.add_argument("--seeds", nargs="+", type=int, help="other seeds")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "runs" / "claims", help="runs/claims")
     parser.add_argument("--minutes", type=float, help="begin no further run after so many minutes")
@@ -88,7 +88,8 @@ def main(words: list[str] | None = None, *, settings: ClaimSettings | None = Non
     readers = {name: functools.partial(recordings, name) for name in sets}
     shop = Workshop(arguments.output_dir, settings, readers, CHOICE)
     test = may_test()
-    jobs = jobs_of(seeds, few_shot_sets=sets, test=test)
+    runs = {name: run for name, run in RUNS.items() if name not in OTHER_RATES} if arguments.quick else RUNS
+    jobs = jobs_of(seeds, few_shot_sets=sets, test=test, runs=runs)
     left = do_jobs(jobs, shop, num_processes=arguments.num_processes, minutes=arguments.minutes)
     if left:
         print(f"{left} of {len(jobs)} are left: the same command goes on")

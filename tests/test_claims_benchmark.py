@@ -28,7 +28,9 @@ from tempclr.recipes.claims.grid import (
     CANDIDATES,
     FEW_SHOT_LOSSES,
     MEMORY_RUNS,
+    OTHER_RATES,
     PERTURBED,
+    RATE_RUNS,
     RUNS,
     STRATEGY_RUNS,
     TEMPERATURE_RUNS,
@@ -48,6 +50,7 @@ from tempclr.recipes.claims.statements import FEW_SHOT_STATEMENTS, STATEMENTS, S
 from tempclr.recipes.claims.statistics import VERDICTS
 from tempclr.recipes.claims.summary import summary
 from tempclr.recipes.claims.tables import short_table, tables
+from tempclr.recipes.claims.training import training_arguments
 from tempclr.recipes.claims.verdicts import (
     REFUTED,
     control_rows,
@@ -259,6 +262,12 @@ def test_the_grid_holds_together():
     assert pairs <= set(FEW_SHOT_LOSSES)
     places = {one.place for one in (*STATEMENTS, *FEW_SHOT_STATEMENTS) if one.paper}
     assert all(tried_with(place) for place in places)
+    for told, rates in RATE_RUNS.items():
+        for rate, name in rates.items():
+            arguments = training_arguments(RUNS[name], ClaimSettings(), Path("unused"), 0)
+            assert arguments.learning_rate == rate and RUNS[name].start == "dot"
+            assert (arguments.train_parameters == "norm_only") == told.endswith("norms alone")
+    assert set(OTHER_RATES) < {name for rates in RATE_RUNS.values() for name in rates.values()}
     for runs in TEMPERATURE_RUNS.values():
         assert all(RUNS[name].loss["temperature"] == temperature for temperature, name in runs.items())
     assert all("temperature" in run.loss for run in RUNS.values() if run.loss.get("similarity") == "cosine")
@@ -319,6 +328,7 @@ def test_the_command_looks_at_no_test_video_before_the_choice(command, done, tmp
     monkeypatch.setattr(command, "do_jobs", noted)
     command.main(["--quick", "--without_few_shot", "--output_dir", str(tmp_path / "out")])
     assert {job.kind for job in seen} == {"data", "train", "step", "memory"} and {job.seed for job in seen} == {0, 1, 2}
+    assert {job.name for job in seen if job.kind == "train"} == set(RUNS) - set(OTHER_RATES)
     assert "test videos are left alone" in capsys.readouterr().out and not (tmp_path / "page.md").exists()
     monkeypatch.setattr(command, "require_commit", lambda path: None)
     (tmp_path / "choice.md").write_text(json.dumps(CHOICE))

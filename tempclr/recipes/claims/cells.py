@@ -67,8 +67,10 @@ def _described(name: str) -> str:
     first = run.start is None
     divided = f" / {loss['temperature']:g}" if "temperature" in loss else ""
     similarity = f" ({loss['similarity']}{divided})" if first else ""
+    ending = ", norms alone" if run.train_parameters == "norm_only" else ""
+    ending += f", rate {run.learning_rate:f}".rstrip("0") if run.learning_rate is not None else ""
     if loss["sequence_weight"] == 0:
-        return f"unit loss{similarity}"
+        return f"unit loss{similarity}{ending}"
     told = f"{f'unit loss{similarity} ' if first else ''}+ {measure}"
     if loss["sequence_weight"] != BOTH["sequence_weight"]:
         told += f", weights {loss['unit_weight']:g} and {loss['sequence_weight']:g}"
@@ -80,7 +82,7 @@ def _described(name: str) -> str:
         told += ", hard minimum"
     if "sequence_temperature" in loss:
         told += f", sequence temperature {loss['sequence_temperature']}"
-    return told + (", norms alone" if run.train_parameters == "norm_only" else "")
+    return told + ending
 
 
 def few_shot_words(loss: str) -> str:

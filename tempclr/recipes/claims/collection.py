@@ -12,7 +12,15 @@ import numpy as np
 
 from tempclr.data.files import atomic_path
 from tempclr.recipes.claims.choice import bases
-from tempclr.recipes.claims.grid import CANDIDATES, FEW_SHOT_LOSSES, MEMORY_RUNS, RUNS, ClaimSettings, Job
+from tempclr.recipes.claims.grid import (
+    CANDIDATES,
+    FEW_SHOT_LOSSES,
+    MEMORY_RUNS,
+    RATE_RUNS,
+    RUNS,
+    ClaimSettings,
+    Job,
+)
 from tempclr.recipes.claims.measuring import scored
 from tempclr.recipes.claims.statements import FEW_SHOT_STATEMENTS, STATEMENTS
 from tempclr.recipes.claims.statistics import Interval, careful_interval, student_interval
@@ -40,12 +48,13 @@ def collect(
     """
     test = {name: per_seed(output_dir, seeds, "test", name) for name in RUNS}
     train = {name: per_seed(output_dir, seeds, "train", name) for name in RUNS}
+    validated = {*CANDIDATES, *(name for rates in RATE_RUNS.values() for name in rates.values())}
     runs = {}
     for name in RUNS:
         if train[name]:
             runs[name] = {
                 "test": shown_numbers([one["test"] for one in test[name].values()]),
-                "validation": shown_numbers([one["validation"] for one in train[name].values() if name in CANDIDATES]),
+                "validation": shown_numbers([one["validation"] for one in train[name].values() if name in validated]),
                 "spent": _spent(train[name]),
             }
     found = {name: {seed: one["test"] for seed, one in test[name].items()} for name in RUNS}

@@ -14,7 +14,9 @@ __all__ = [
     "CANDIDATES",
     "FEW_SHOT_LOSSES",
     "MEMORY_RUNS",
+    "OTHER_RATES",
     "PERTURBED",
+    "RATE_RUNS",
     "RUNS",
     "STRATEGY_RUNS",
     "TEMPERATURE_RUNS",
@@ -72,6 +74,7 @@ class Run:
         task: ``"pretraining"`` or ``"localization"``, fine-tuning on videos with steps.
         train_parameters: ``"all"`` or ``"norm_only"``.
         train_fraction: share of the fine-tuning videos.
+        learning_rate: None: what the settings have for runs of its kind.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Run:
     task: str = "pretraining"
     train_parameters: str = "all"
     train_fraction: float = 1.0
+    learning_rate: float | None = None
 
 
 UNIT: dict[str, Any] = {"unit_weight": 1.0, "sequence_weight": 0.0}
@@ -169,7 +173,29 @@ def _finetuned() -> Iterator[Run]:
     yield Run("dot|seg_only", {**losses["dtw"], "negatives": "seg_only"}, "dot", "localization")
 
 
-RUNS: dict[str, Run] = {run.name: run for run in (*_from_scratch(), *_continued(), *_finetuned())}
+def _at_other_rates() -> Iterator[Run]:
+    """How the unit loss is gone on with is varied in the full run alone: it adds minutes a seed."""
+    losses = {"unit": UNIT, "dtw": BOTH}
+    for rate in (1e-4, 2e-5):
+        for name, loss in losses.items():
+            yield Run(f"dot>{name}{_rated(rate)}", {**DOT, **loss}, "dot", learning_rate=rate)
+    yield Run("dot>unit norm", {**DOT, **UNIT}, "dot", train_parameters="norm_only")
+    for name, loss in losses.items():
+        run = f"dot>{name} norm{_rated(5e-3)}"
+        yield Run(run, {**DOT, **loss}, "dot", train_parameters="norm_only", learning_rate=5e-3)
+
+
+def _rated(rate: float) -> str:
+    """How a run's name tells its rate.
+
+    >>> _rated(2e-5)
+    ' r2e-5'
+    """
+    return f" r{rate:.0e}".replace("e-0", "e-")
+
+
+OTHER_RATES = {run.name: run for run in _at_other_rates()}
+RUNS: dict[str, Run] = {run.name: run for run in (*_from_scratch(), *_continued(), *_finetuned())} | OTHER_RATES
 # From the simplest to the most involved: of equal scores the first is chosen.
 CANDIDATES = tuple(run.name for run in _from_scratch())
 UNIT_CANDIDATES = tuple(run.name for run in _from_scratch() if run.loss["sequence_weight"] == 0)
@@ -177,6 +203,13 @@ UNIT_CANDIDATES = tuple(run.name for run in _from_scratch() if run.loss["sequenc
 TEMPERATURE_RUNS = {
     told: {temperature: _tempered(name, temperature) for temperature in (0.05, 0.1, 0.2, 0.3, 0.5)}
     for told, name in {"unit loss": "cosine", "unit loss + DTW": "dtw", "unit loss + OTAM": "otam"}.items()
+}
+# Loss and parameters -> rate of going on with them from the unit loss over dot products -> run.
+RATE_RUNS: dict[str, dict[float, str]] = {
+    "unit loss": {5e-4: "dot>unit", 1e-4: "dot>unit r1e-4", 2e-5: "dot>unit r2e-5"},
+    "TempCLR": {5e-4: "dot>dtw", 1e-4: "dot>dtw r1e-4", 2e-5: "dot>dtw r2e-5"},
+    "unit loss, norms alone": {5e-3: "dot>unit norm r5e-3", 1e-3: "dot>unit norm"},
+    "TempCLR, norms alone": {5e-3: "dot>dtw norm r5e-3", 1e-3: "dot>dtw norm"},
 }
 # What a training takes is measured on these, one seed of each.
 MEMORY_RUNS = ("dot>unit", "dot>dtw", "dot>otam", "dot>dtw 64", "dot>otam norm")

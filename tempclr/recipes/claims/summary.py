@@ -41,7 +41,10 @@ def _questions(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         runs = [TEMPERATURE_RUNS[loss][temperature] for loss in ("unit loss + DTW", "unit loss")]
         yield f"TempCLR minus the unit loss, from scratch over cosines divided by {temperature:g}", runs[0], runs[1]
     yield "TempCLR that goes on from a unit loss (the paper's way) minus that unit loss", "dot>dtw", "dot"
+    yield "the same at a fifth of the rate", "dot>dtw r1e-4", "dot"
+    yield "the same at a twenty-fifth of the rate", "dot>dtw r2e-5", "dot"
     yield "the same, LayerNorms alone", "dot>dtw norm", "dot"
+    yield "the same, LayerNorms alone at five times the rate", "dot>dtw norm r5e-3", "dot"
     yield "as many further epochs of the unit loss minus the unit loss they begin with", "dot>unit", "dot"
     yield "TempCLR minus as many further epochs of the unit loss", "dot>dtw", "dot>unit"
     yield "OTAM instead of DTW in the loss, from scratch (cosine / 0.05)", "otam", "dtw"

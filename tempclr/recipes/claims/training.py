@@ -15,7 +15,7 @@ from tempclr.recipes.localization import LocalizationArguments, finetune_localiz
 from tempclr.recipes.pretraining import LossArguments, ModelArguments, SamplingArguments, pretrain
 from tempclr.trainer import TempCLRTrainingArguments
 
-__all__ = ["sequence_share", "train_run"]
+__all__ = ["sequence_share", "train_run", "training_arguments"]
 
 
 def train_run(
@@ -29,7 +29,7 @@ def train_run(
 ) -> Any:
     """Train ``run`` and leave its model in ``output_dir``; returns the model."""
     localization = run.task == "localization"
-    arguments = _arguments(run, settings, output_dir, seed)
+    arguments = training_arguments(run, settings, output_dir, seed)
     if localization:
         trainer: Any = finetune_localization(
             with_steps(splits["finetune"]),
@@ -55,9 +55,11 @@ def train_run(
     return trainer.model
 
 
-def _arguments(run: Run, settings: ClaimSettings, output_dir: Path, seed: int) -> TempCLRTrainingArguments:
+def training_arguments(run: Run, settings: ClaimSettings, output_dir: Path, seed: int) -> TempCLRTrainingArguments:
+    """How long and how fast ``run`` is trained."""
     rate = settings.learning_rate if run.start is None else settings.continued_learning_rate
     rate = settings.norm_learning_rate if run.train_parameters == "norm_only" else rate
+    rate = rate if run.learning_rate is None else run.learning_rate
     length: dict[str, Any] = {
         "num_train_epochs": settings.num_epochs,
         "per_device_train_batch_size": settings.batch_size,

@@ -45,8 +45,8 @@ REFUTED = ("the other way round", "without the difference", "not alike")
 # What a claim that did not reproduce was tried with, by the place in the paper.
 TRIED = {
     "Table 1": "DTW and OTAM; the unit loss over dot products and over cosines at six temperatures; from the unit "
-    "loss on, as the paper does, all parameters and norms alone, and from scratch; a hard and a soft minimum; both "
-    "protocols; with the background and without; beside as many further epochs of the unit loss.",
+    "loss on, as the paper does, all parameters at three rates and norms alone at two, and from scratch; a hard and a "
+    "soft minimum; both protocols; with the background and without; beside as many further epochs of the unit loss.",
     "Table 3": 'the same trainings as for whole videos, those over cosines and from scratch among them (below, "What '
     'lies behind it").',
     "5.3": "DTW and OTAM from the unit loss on, from scratch, over dot products and over cosines, and fine-tuned.",

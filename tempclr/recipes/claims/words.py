@@ -15,10 +15,11 @@ Each seed has videos of its own and trainings of its own: {num_train} videos for
 for fine-tuning, {num_validation} for validation, {num_test} for the test; no set of actions occurs in two splits.
 Pretraining takes {num_epochs} epochs in batches of {batch_size} from random weights (two layers a tower, width
 {hidden_size}, rate {learning_rate:g}); runs that go on from a unit loss, as the paper goes on from VideoCLIP, take as
-many again (rate {continued_learning_rate:g}, for norms alone {norm_learning_rate:g}; other rates were not tried), and a
-run that only goes on with the unit loss stands beside them. A cell is the mean over seeds ± their standard deviation,
-in percent; where a run has fewer seeds, the cell says how many. An interval (95 %) is the wider of two: seeds, and
-videos within a seed, drawn anew; and Student's over the seeds.
+many again (rate {continued_learning_rate:g}, for norms alone {norm_learning_rate:g};
+[others](#rates-of-going-on) in a table of their own), and a run that only goes on with the unit loss stands beside
+them. A cell is the mean over seeds ± their standard deviation, in percent; where a run has fewer seeds, the cell says
+how many. An interval (95 %) is the wider of two: seeds, and videos within a seed, drawn anew; and Student's over the
+seeds.
 
 Seeds run: {seeds}; on test videos: {test_seeds}. {num_runs} trainings a seed, with their validation, took about
 {minutes} minutes of processor time, measuring on test videos {test_minutes}, few-shot learning {few_shot_minutes}
