@@ -17,6 +17,7 @@ __all__ = ["JOIN_SECONDS", "SILENCE_SECONDS", "RankWatch", "is_lost_rank", "lost
 
 SILENCE_SECONDS = 40.0
 BEAT_SECONDS = 4.0
+CONNECT_SECONDS = 20.0
 JOIN_SECONDS = 1800.0
 EXIT_CODE = 75
 LOST = (
@@ -182,7 +183,7 @@ def watched_ranks(*, silence_seconds: float = SILENCE_SECONDS, join_seconds: flo
     rank = torch.distributed.get_rank()
     _Blocks.count += 1
     watch = RankWatch(
-        _own_store(_Blocks.count, rank=rank, seconds=silence_seconds / 2),
+        _own_store(_Blocks.count, rank=rank),
         rank=rank,
         num_ranks=torch.distributed.get_world_size(),
         silence_seconds=silence_seconds,
@@ -217,11 +218,11 @@ def lost_rank_reason(error: BaseException) -> str:
     return next((reason for sign, reason in _SIGNS.items() if sign in f"{type(error).__name__} {error}"), "")
 
 
-def _own_store(block: int, *, rank: int, seconds: float) -> Any:
+def _own_store(block: int, *, rank: int) -> Any:
     """A second connection to the run's store: a read that waits on the first one would hold up this one."""
     shared: Any = torch.distributed.distributed_c10d._get_default_store()
     timeout = shared.timeout
-    shared.set_timeout(timedelta(seconds=seconds))
+    shared.set_timeout(timedelta(seconds=CONNECT_SECONDS))
     try:
         store = shared.clone()
     except RuntimeError as error:

@@ -55,21 +55,21 @@ def test_a_rank_that_enters_late_is_waited_for(found):
 def test_a_rank_that_never_enters_is_told_in_bounded_time(found):
     never = found("never_enters")
     assert never.codes[0] == STOPPED, never.texts
-    assert never.seconds < 60
+    assert never.seconds < 90
     assert never.told[0][0].startswith("tempclr: rank 1 has not begun after ")
     assert "--ddp_timeout; rank 0 stops" in never.told[0][0]
 
 
 def test_a_rank_that_enters_when_rank_0_is_gone_says_so(found):
     alone = found("finds_nobody")
-    assert alone.codes == [0, 1] and alone.seconds < 60
+    assert alone.codes == [0, 1] and alone.seconds < 90
     assert "rank 1 cannot reach rank 0 (" in alone.texts[1] and "Traceback" not in alone.texts[1]
 
 
 def test_a_rank_that_waits_for_others_hears_that_it_is_to_end(found):
     """Note [Deaf while it waits] in rank_watch.py: torchrun kills 30 seconds after it has asked."""
     told = found("told_to_end")
-    assert told.codes == [STOPPED, -signal.SIGKILL] and told.seconds < 60
+    assert told.codes == [STOPPED, -signal.SIGKILL] and told.seconds < 90
     assert told.told[0] == [
         "tempclr: rank 0 was told to end: another rank has failed, see what it said, or the run is ended from outside"
     ]
@@ -101,7 +101,7 @@ def test_all_ranks_hear_of_one_that_vanished(found):
     """Note [Silence means death] in rank_watch.py: each watches the next one alone."""
     vanished = found("vanishes")
     assert vanished.codes == [STOPPED, STOPPED, -signal.SIGKILL], vanished.texts
-    assert vanished.seconds < 60
+    assert vanished.seconds < 90
     for rank in range(2):
         assert len(vanished.told[rank]) == 1, vanished.texts[rank]
         assert vanished.told[rank][0].startswith("tempclr: rank 2 has given no sign of life for")
@@ -118,7 +118,7 @@ def test_ranks_of_a_command_may_be_done_days_apart(found):
 
 def test_a_command_does_not_wait_for_ever_for_ranks_to_start(found):
     alone = found("joins_alone")
-    assert alone.codes[0] == 1 and alone.seconds < 60
+    assert alone.codes[0] == 1 and alone.seconds < 90
     assert "cannot meet the other ranks (" in alone.texts[0]
     assert "were all 2 started within 2 seconds?" in alone.texts[0]
 

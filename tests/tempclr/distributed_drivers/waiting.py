@@ -20,11 +20,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from forked import fork_ranks
 
 import tempclr.distributed
+import tempclr.rank_watch
 from tempclr.distributed import gather_objects, joined_ranks
 from tempclr.rank_watch import lost_rank_reason, watched_ranks
 
 FOR_EVER = 100  # and then a rank that still waits says where
-SILENCE = 5.0  # on a busy machine a process may not be heard for seconds
+SILENCE = 10.0  # on a busy machine a process may not be heard for seconds
 
 
 def enters_late():
@@ -45,12 +46,13 @@ def never_enters():
 
 def finds_nobody():
     """Rank 0, whose process holds the store, is gone."""
+    tempclr.rank_watch.CONNECT_SECONDS = 2.0
     torch.distributed.barrier()
     if os.environ["RANK"] == "0":
         os._exit(0)
     time.sleep(0.5)
     try:
-        with watched_ranks(silence_seconds=SILENCE):
+        with watched_ranks():
             time.sleep(FOR_EVER)
     except ConnectionError as error:
         sys.exit(str(error))
