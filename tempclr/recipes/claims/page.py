@@ -39,7 +39,7 @@ def page(results: Mapping[str, Any], *, confirmation: Mapping[str, Any] | None =
     for table in (summary(results), *confirmed, gain_table(results)):
         lines += [f"## {table.title}\n", f"{table.note}\n", markdown_table(table.headers, table.rows), ""]
     lines += [_picture("gains", folder, results), *_rendered(first_table(results))]
-    lines += ["\n## Claim by claim\n", f"{counted(results)}.", VERDICT_NOTE]
+    lines += ["\n## Claim by claim\n", f"{counted(results)}.", VERDICT_NOTE.format(**results["settings"])]
     lines += [markdown_table(["where", "claim", "paper", "here", "verdict"], verdict_rows(results)), "", GRADIENTS]
     sentences = tried(results)
     if sentences:

@@ -59,6 +59,8 @@ def short_table(results: Mapping[str, Any]) -> Table:
         "dot": "the unit loss (VideoCLIP's)",
         "dot>unit": "the same for as many epochs more",
         "dot>dtw": "TempCLR from there, all parameters",
+        "dot>unit r1e-4": "further epochs at a fifth of the rate",
+        "dot>dtw r1e-4": "TempCLR at a fifth of the rate",
         "dot>dtw norm": "TempCLR from there, norms alone",
         "dot+dtw": "the released loss, from scratch",
         "dtw": "`--recipe small_paper`",
