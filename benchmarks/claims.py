@@ -60,10 +60,14 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="begin no further run after so many minutes")
     parser.add_argument("--num_processes", type=int, default=2, help="runs at a time, one thread each (default 2)")
     parser.add_argument("--without_few_shot", action="store_true", help="leave the recordings of aeon out")
-    parser.add_argument("--choose", action="store_true", help="only write the choice, from validation results")
-    parser.add_argument("--confirm", action="store_true", help="only hold the recommended loss against new seeds")
-    parser.add_argument("--pages", action="store_true", help="only renew the page")
-    return parser.parse_args(words)
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--choose", action="store_true", help="only write the choice, from validation results")
+    only.add_argument("--confirm", action="store_true", help="only hold the recommended loss against new seeds")
+    only.add_argument("--pages", action="store_true", help="only renew the page")
+    arguments = parser.parse_args(words)
+    if arguments.confirm and arguments.quick:
+        parser.error("--confirm has seeds of its own: leave --quick out")
+    return arguments
 
 
 def main(words: list[str] | None = None, *, settings: ClaimSettings | None = None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -16,6 +18,7 @@ import torch
 from filelock import FileLock
 
 torch.set_num_threads(2)
+ROOT = Path(__file__).resolve().parent.parent
 _connect = socket.socket.connect
 
 
@@ -42,6 +45,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def claims_command() -> ModuleType:
+    """``benchmarks/claims.py``, a script."""
+    spec = importlib.util.spec_from_file_location("claims_command", ROOT / "benchmarks" / "claims.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -10,7 +9,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -90,15 +88,6 @@ def toy_sequences(*, seed: int) -> tuple[SequenceSet, SequenceSet, dict[str, Any
     ]
     sizes = {"num_frames": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     return sets[0], sets[1], {"encoder": sizes, "num_epochs": 1, "base_way": 4}
-
-
-@pytest.fixture(scope="module")
-def command() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("claims_command", ROOT / "benchmarks" / "claims.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Killed(RuntimeError):
@@ -316,48 +305,48 @@ def test_settings_are_checked():
         ClaimSettings(num_test=0)
 
 
-def test_the_command_looks_at_no_test_video_before_the_choice(command, done, tmp_path, monkeypatch, capsys):
-    for name in ("RESULTS", "CHOICE", "PAGE"):
-        monkeypatch.setattr(command, name, tmp_path / f"{name.lower()}.md")
+def test_the_command_looks_at_no_test_video_before_the_choice(claims_command, done, tmp_path, monkeypatch, capsys):
+    for name in ("RESULTS", "CHOICE", "CONFIRMATION", "PAGE"):
+        monkeypatch.setattr(claims_command, name, tmp_path / f"{name.lower()}.md")
     seen: list[Job] = []
 
     def noted(jobs: list[Job], shop: Workshop, **options: Any) -> int:
         seen.extend(jobs)
         return 0
 
-    monkeypatch.setattr(command, "do_jobs", noted)
-    command.main(["--quick", "--without_few_shot", "--output_dir", str(tmp_path / "out")])
+    monkeypatch.setattr(claims_command, "do_jobs", noted)
+    claims_command.main(["--quick", "--without_few_shot", "--output_dir", str(tmp_path / "out")])
     assert {job.kind for job in seen} == {"data", "train", "step", "memory"} and {job.seed for job in seen} == {0, 1, 2}
     assert {job.name for job in seen if job.kind == "train"} == set(RUNS) - set(OTHER_RATES)
     assert "test videos are left alone" in capsys.readouterr().out and not (tmp_path / "page.md").exists()
-    monkeypatch.setattr(command, "require_commit", lambda path: None)
+    monkeypatch.setattr(claims_command, "require_commit", lambda path: None)
     (tmp_path / "choice.md").write_text(json.dumps(CHOICE))
     shop, _ = done
     seen.clear()
-    command.main(["--seeds", "0", "--without_few_shot", "--output_dir", str(shop.output_dir)], settings=TINY)
+    claims_command.main(["--seeds", "0", "--without_few_shot", "--output_dir", str(shop.output_dir)], settings=TINY)
     assert "test" in {job.kind for job in seen}
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "**unit loss (cosine / 0.05) + DTW against joint**" in text
-    command.main(["--pages"])
+    claims_command.main(["--pages"])
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == text
     with pytest.raises(InputError, match="the choice stands"):
-        command.main(["--choose", "--without_few_shot", "--output_dir", str(shop.output_dir)])
+        claims_command.main(["--choose", "--without_few_shot", "--output_dir", str(shop.output_dir)])
 
 
 @pytest.mark.parametrize("more", [{"test_seeds": [0, 1]}, {"few_shot": {"toy": {}}}])
-def test_fewer_results_do_not_replace_more(command, done, more, tmp_path, monkeypatch, capsys):
+def test_fewer_results_do_not_replace_more(claims_command, done, more, tmp_path, monkeypatch, capsys):
     shop, _ = done
-    for name in ("RESULTS", "PAGE"):
-        monkeypatch.setattr(command, name, tmp_path / f"{name.lower()}.md")
+    for name in ("RESULTS", "CONFIRMATION", "PAGE"):
+        monkeypatch.setattr(claims_command, name, tmp_path / f"{name.lower()}.md")
     results = collect(shop.output_dir, [0], TINY)
     (tmp_path / "results.md").write_text(before := json.dumps({**results, **more}))
-    command.keep(results, tmp_path / "out")
+    claims_command.keep(results, tmp_path / "out")
     assert (tmp_path / "results.md").read_text() == before and not (tmp_path / "page.md").exists()
     kept = json.loads((tmp_path / "out" / "claims.json").read_text(encoding="utf-8"))
     assert (tmp_path / "out" / "claims.md").read_text(encoding="utf-8") == page(kept)
     assert "stays as it is" in capsys.readouterr().out
     (tmp_path / "results.md").write_text(json.dumps(results))
-    command.keep(results, tmp_path / "out")
+    claims_command.keep(results, tmp_path / "out")
     assert (tmp_path / "page.md").is_file()
 
 
@@ -408,19 +397,19 @@ def test_the_page_tells_what_the_choice_is_held_against(done):
     assert "**the features themselves**, so no training" in text and "there is no `unpaired`" in text
 
 
-def test_recordings_have_what_an_encoder_needs(command):
+def test_recordings_have_what_an_encoder_needs(claims_command):
     pytest.importorskip("aeon", reason="its data are read")
-    base, novel, options = command.recordings("JapaneseVowels", seed=0)
+    base, novel, options = claims_command.recordings("JapaneseVowels", seed=0)
     assert set(base.labels).isdisjoint(novel.labels) and options["base_way"] == 4
     assert set(options["encoder"]) == {"num_frames", "hidden_size", "num_hidden_layers", "num_attention_heads"}
 
 
-def test_the_committed_page_is_that_of_the_committed_results(command):
-    if not command.RESULTS.is_file():
+def test_the_committed_page_is_that_of_the_committed_results(claims_command):
+    if not claims_command.RESULTS.is_file():
         pytest.skip("the runs have not been made")
-    results = json.loads(command.RESULTS.read_text(encoding="utf-8"))
-    confirmation = command.read(command.CONFIRMATION) if command.CONFIRMATION.is_file() else None
-    assert command.PAGE.read_text(encoding="utf-8") == page(results, confirmation=confirmation)
+    results = json.loads(claims_command.RESULTS.read_text(encoding="utf-8"))
+    confirmation = claims_command.read(claims_command.CONFIRMATION) if claims_command.CONFIRMATION.is_file() else None
+    assert claims_command.PAGE.read_text(encoding="utf-8") == page(results, confirmation=confirmation)
 
 
 def _is_alive(process: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -29,15 +28,6 @@ SETTINGS = ClaimSettings(num_test=8)
 RUN_NAMES = {name for one in COMPARISONS for name in (one.own, one.base)}
 
 
-@pytest.fixture
-def command() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("claims_command", ROOT / "benchmarks" / "claims.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def leave(job: Job, folder: Path) -> dict[str, Any]:
     """A test job's result, as the jobs leave it, with other ranks and shares for each seed and run."""
     draw = np.random.default_rng([job.seed, sorted(RUN_NAMES).index(job.name)])
@@ -55,8 +45,8 @@ def leave(job: Job, folder: Path) -> dict[str, Any]:
     return result
 
 
-def test_the_plan_compares_the_choice_that_was_committed(command: ModuleType):
-    choice = json.loads(command.CHOICE.read_text(encoding="utf-8"))
+def test_the_plan_compares_the_choice_that_was_committed(claims_command: ModuleType):
+    choice = json.loads(claims_command.CHOICE.read_text(encoding="utf-8"))
     first = COMPARISONS[0]
     assert (first.own, first.base) == (choice["recipe"], choice["unit_recipe"])
     assert {one.base for one in COMPARISONS if one.own == choice["recipe"]} >= {choice["paper_recipe"], "dot+dtw"}
@@ -112,13 +102,13 @@ def test_an_interval_answers(low: float, high: float, word: str):
 
 
 def test_the_command_waits_for_the_commit_and_leaves_few_seeds_aside(
-    command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    claims_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """The jobs leave results of their form without training; test_claims_benchmark.py does real ones."""
     for name in ("CONFIRMATION", "RESULTS", "PAGE"):
-        monkeypatch.setattr(command, name, tmp_path / f"{name.lower()}.md")
+        monkeypatch.setattr(claims_command, name, tmp_path / f"{name.lower()}.md")
     asked: list[Path] = []
-    monkeypatch.setattr(command, "require_commit", asked.append)
+    monkeypatch.setattr(claims_command, "require_commit", asked.append)
 
     def left(jobs: list[Job], shop: Any, **options: Any) -> int:
         for job in jobs:
@@ -126,17 +116,20 @@ def test_the_command_waits_for_the_commit_and_leaves_few_seeds_aside(
                 leave(job, shop.output_dir)
         return 0
 
-    monkeypatch.setattr(command, "do_jobs", left)
+    monkeypatch.setattr(claims_command, "do_jobs", left)
     words = ["--confirm", "--output_dir", str(tmp_path / "out")]
-    command.main([*words, "--seeds", "5", "6"], settings=SETTINGS)
-    assert set(asked) == {command.PLAN, command.CHOICE} and command.PLAN.is_file()
-    assert "2 seeds" in capsys.readouterr().out and (tmp_path / "out" / command.CONFIRMATION.name).is_file()
-    assert not command.CONFIRMATION.exists() and not command.PAGE.exists()
+    claims_command.main([*words, "--seeds", "5", "6"], settings=SETTINGS)
+    assert set(asked) == {claims_command.PLAN, claims_command.CHOICE} and claims_command.PLAN.is_file()
+    assert "2 seeds" in capsys.readouterr().out and (tmp_path / "out" / claims_command.CONFIRMATION.name).is_file()
+    assert not claims_command.CONFIRMATION.exists() and not claims_command.PAGE.exists()
+    with pytest.raises(SystemExit, match="2"):
+        claims_command.main([*words, "--quick"])
+    assert "leave --quick out" in capsys.readouterr().err
 
     def refuse(file: Path) -> None:
         raise InputError("not committed", file=file)
 
-    monkeypatch.setattr(command, "require_commit", refuse)
-    monkeypatch.setattr(command, "do_jobs", lambda *_, **__: pytest.fail("a job was begun"))
+    monkeypatch.setattr(claims_command, "require_commit", refuse)
+    monkeypatch.setattr(claims_command, "do_jobs", lambda *_, **__: pytest.fail("a job was begun"))
     with pytest.raises(InputError, match="not committed"):
-        command.main(words, settings=SETTINGS)
+        claims_command.main(words, settings=SETTINGS)

@@ -7,6 +7,7 @@ A row has ``video_id`` and ``video`` (a path; relative ones start at the folder 
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -121,7 +122,7 @@ def label_names(videos: Iterable[ActionVideo]) -> list[str]:
 # Note [The draw of a sample]: the numbers that make a sample depend on seed, epoch and index alone. So it is the same
 # whatever worker makes it and whatever samples came before, and a run that goes on in the middle of an epoch sees what
 # the uninterrupted one saw. The epoch is in shared memory: workers that live through epochs see it change.
-class _ClipDataset(Dataset[Any]):
+class _ClipDataset(Dataset[Any], ABC):
     """What both data sets share: drawing, reading, and what becomes of videos that cannot be read or are too short."""
 
     def __init__(
@@ -223,11 +224,12 @@ class _ClipDataset(Dataset[Any]):
             self._states[index] = state
             warnings.warn(f"left out: {reason}", stacklevel=3)
 
+    @abstractmethod
     def _sample(self, video: ActionVideo, generator: torch.Generator) -> dict[str, Any] | None:
-        raise NotImplementedError
+        """The tensors of a video; None where it is too short."""
 
-    def _is_long_enough(self, num_video_frames: int) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _is_long_enough(self, num_video_frames: int) -> bool: ...
 
     def _nominal(self, video: ActionVideo) -> NominalFrames:
         if video.video not in self._counted:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tempclr.recipes.claims.grid import BOTH, RUNS, lineage
+from tempclr.recipes.claims.grid import BOTH, RUNS, in_decimals, lineage
 from tempclr.recipes.claims.statistics import Interval, cell
 
 __all__ = ["Table", "described", "few_shot_words", "interval_of", "run_cell", "told"]
@@ -68,7 +68,7 @@ def _described(name: str) -> str:
     divided = f" / {loss['temperature']:g}" if "temperature" in loss else ""
     similarity = f" ({loss['similarity']}{divided})" if first else ""
     ending = ", norms alone" if run.train_parameters == "norm_only" else ""
-    ending += f", rate {run.learning_rate:f}".rstrip("0") if run.learning_rate is not None else ""
+    ending += f", rate {in_decimals(run.learning_rate)}" if run.learning_rate is not None else ""
     if loss["sequence_weight"] == 0:
         return f"unit loss{similarity}{ending}"
     told = f"{f'unit loss{similarity} ' if first else ''}+ {measure}"

@@ -48,9 +48,10 @@ def confirmation_table(confirmation: Mapping[str, Any]) -> Table:
         for one, found in zip(COMPARISONS, confirmation["differences"], strict=True)
     ]
     note = (
-        f"{_seeds(seeds)}, run after all else on this page. Which runs are compared, by what, and what follows was "
-        "committed before a video of these seeds was made (`tempclr/recipes/claims/confirmation.py`): the default "
-        "stays unless the whole interval of the first line, in R@1 by DTW or in steps found, lies below 0. That the "
+        f"{_seeds(seeds)}, run when the choice had been tested on the others. Which runs are compared, by what, and "
+        "what follows was committed before a video of these seeds was made "
+        "(`tempclr/recipes/claims/confirmation.py`): the default stays unless the whole interval of the first line, in "
+        "R@1 by DTW or in steps found, lies below 0. That the "
         f"recommended loss is above the best unit loss is {_answers(confirmation)}.{_advice(confirmation)} Points with "
         "95 % intervals, of which one in twenty misses by chance; clean protocol, background removed in retrieval, "
         "where nothing else is said."

@@ -23,6 +23,7 @@ __all__ = [
     "UNIT_CANDIDATES",
     "ClaimSettings",
     "Run",
+    "in_decimals",
     "lineage",
 ]
 
@@ -192,6 +193,15 @@ def _rated(rate: float) -> str:
     ' r2e-5'
     """
     return f" r{rate:.0e}".replace("e-0", "e-")
+
+
+def in_decimals(rate: float) -> str:
+    """A rate for a reader.
+
+    >>> in_decimals(2e-5)
+    '0.00002'
+    """
+    return f"{rate:f}".rstrip("0")
 
 
 OTHER_RATES = {run.name: run for run in _at_other_rates()}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tempclr.recipes.claims.grid import RATE_RUNS, STRATEGY_RUNS, TEMPERATURE_RUNS
+from tempclr.recipes.claims.grid import OTHER_RATES, RATE_RUNS, STRATEGY_RUNS, TEMPERATURE_RUNS, in_decimals
 
 __all__ = [
     "CONTROL",
@@ -310,10 +310,12 @@ def _afterwards() -> Iterator[Statement]:
 def _at_other_rates() -> Iterator[Statement]:
     """Whether the paper's way does better where less, or with the norms more, is learnt in each step."""
     keys = {"R@1 by DTW, background removed": "clean/removed/dtw/R@1", "steps found": "localization"}
-    for trained, rates in (("", (1e-4, 2e-5)), (", norms alone", (5e-3,))):
-        for rate in rates:
-            run, unit = (RATE_RUNS[f"{loss}{trained}"][rate] for loss in ("TempCLR", "unit loss"))
-            at = f"at rate {rate:f}".rstrip("0") + trained
+    for trained in ("", ", norms alone"):
+        for rate, run in RATE_RUNS[f"TempCLR{trained}"].items():
+            if run not in OTHER_RATES:
+                continue
+            unit = RATE_RUNS[f"unit loss{trained}"][rate]
+            at = f"at rate {in_decimals(rate)}{trained}"
             for told, key in keys.items():
                 claim = f"{told}: TempCLR {at}, above the unit loss it begins with"
                 yield Statement("Rate*", claim, CONTROL, _less(run, "dot", key), "higher")

@@ -7,7 +7,7 @@ from typing import Any
 
 from tempclr.recipes.claims.cells import Table, described, run_cell
 from tempclr.recipes.claims.choice_tables import candidate_tables, few_shot_tables
-from tempclr.recipes.claims.grid import PERTURBED, RATE_RUNS, STRATEGY_RUNS
+from tempclr.recipes.claims.grid import PERTURBED, RATE_RUNS, STRATEGY_RUNS, in_decimals
 from tempclr.recipes.claims.time_tables import time_tables
 
 __all__ = ["short_table", "tables"]
@@ -113,7 +113,7 @@ def _rates(results: Mapping[str, Any]) -> Table:
     rows: list[list[Any]] = [
         [
             told,
-            None if rate is None else f"{rate:f}".rstrip("0"),
+            None if rate is None else in_decimals(rate),
             *(run_cell(results, run, key, part="validation") for key in keys),
             *(run_cell(results, run, key) for key in test_keys),
         ]
