@@ -124,8 +124,11 @@ def _is_shown(key: str) -> bool:
 
 
 def _spent(found: Mapping[int, Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Of a job, a number a seed: processor and clock seconds, and of a training the processor's without validation."""
+    """Of a job, a number a seed: processor and clock seconds, the process's peak memory where the system tells, and of
+    a training the processor's seconds without validation."""
     told = {key: [one["spent"][key] for one in found.values()] for key in ("processor_seconds", "wall_seconds")}
+    peaks = [one["spent"]["peak_megabytes"] for one in found.values()]
+    told["peak_megabytes"] = [peak for peak in peaks if peak is not None]
     training = [one["training_processor_seconds"] for one in found.values() if "training_processor_seconds" in one]
     return {**told, "training_processor_seconds": training} if training else told
 

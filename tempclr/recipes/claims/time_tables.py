@@ -26,16 +26,17 @@ def time_tables(results: Mapping[str, Any]) -> Iterator[Table]:
     spent = results["spent"]
     rows: list[list[Any]] = [[told, _minutes(spent[kind])] for kind, told in words.items()]
     yield Table(SECTION, "A seed in all", "", ["work", "processor, minutes"], rows)
-    keys = ("training_processor_seconds", "processor_seconds", "wall_seconds")
+    keys = ("training_processor_seconds", "processor_seconds", "wall_seconds", "peak_megabytes")
     rows = [
-        [described(name), *(_seconds(results["runs"][name]["spent"].get(key, [])) for key in keys)]
+        [described(name), *(_as_measured(results["runs"][name]["spent"].get(key, [])) for key in keys)]
         for name in RUNS
         if name in results["runs"]
     ]
-    headers = ["run", "training, processor s", "with validation, processor s", "with validation, clock s"]
+    headers = ["run", "training, processor s", "with validation, processor s", "with validation, clock s", "peak, MB"]
     note = (
         "Mean ± standard deviation over the seeds; one thread a run. Seconds by the clock depend on what else the "
-        "machine was doing; two runs were made at a time."
+        "machine was doing; two runs were made at a time. The peak is that of the resident memory of the process while "
+        "it did the run, with what earlier runs had left in it; the next table is without that."
     )
     yield Table(SECTION, "Each run", note, headers, rows)
     yield from _memory(results)
@@ -70,7 +71,7 @@ def _step(results: Mapping[str, Any]) -> Iterator[Table]:
         yield Table(SECTION, title, "A share below its deviation is too small to be told from 0 here.", headers, rows)
 
 
-def _seconds(values: list[float]) -> str | None:
+def _as_measured(values: list[float]) -> str | None:
     return cell(values, scale=1)
 
 
