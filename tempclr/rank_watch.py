@@ -44,7 +44,8 @@ _STOPPED, _LEFT = "stopped", "left"
 # thread of each rank counts up a number in the run's key-value store every few seconds, and reads that of the next one.
 # A rank whose number stands still has died, or its machine has, or it is stopped; a rank that waits goes on counting,
 # and so does one whose program is stuck, which --ddp_timeout ends. A rank that has not begun to count may still read
-# its data, and is given as long as that.
+# its data, and is given as long as that. What passes while this rank cannot look is nobody's silence, so a look counts
+# for two beats at most: ranks that Ctrl-Z or a scheduler has stopped together go on together.
 # Who finds a rank silent, or fails itself, leaves the reason in the store, where all others read it.
 
 
@@ -76,7 +77,7 @@ class RankWatch:
         self.silence_seconds, self.join_seconds, self.beat_seconds = silence_seconds, join_seconds, beat_seconds
         self.on_silence = on_silence or _stop
         self._watched = (rank + 1) % num_ranks
-        self._last, self._since = (self._watched, ""), time.monotonic()
+        self._last, self._silence, self._looked = (self._watched, ""), 0.0, time.monotonic()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rank-watch", daemon=True)
 
@@ -131,10 +132,7 @@ class RankWatch:
             return f"{reason}; rank {self.rank} {LOST}"
         while (value := self._read(_key(self._watched))) == _LEFT:
             self._watched = (self._watched + 1) % self.num_ranks  # ends at this rank, which has not taken leave
-        now = time.monotonic()
-        if (self._watched, value) != self._last:
-            self._last, self._since = (self._watched, value), now
-        silence = now - self._since
+        silence = self._counted_silence(value)
         if silence <= (self.silence_seconds if value else self.join_seconds):
             return ""
         told = "given no sign of life for" if value else "not begun after"
@@ -144,6 +142,16 @@ class RankWatch:
         if self.rank == 0:
             self._ends.wait(1.5 * self.beat_seconds)  # the store may end with this process: let the others read it
         return f"{reason}; rank {self.rank} {LOST}"
+
+    def _counted_silence(self, value: str) -> float:
+        """Seconds for which the watched rank's number has been this one, as far as this rank has looked."""
+        now = time.monotonic()
+        if (self._watched, value) != self._last:
+            self._last, self._silence = (self._watched, value), 0.0
+        else:
+            self._silence += min(now - self._looked, 2 * self.beat_seconds)
+        self._looked = now
+        return self._silence
 
     def _tell(self, reason: str) -> None:
         if not self._read(_STOPPED):

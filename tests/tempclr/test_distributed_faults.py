@@ -73,7 +73,7 @@ def test_two_ranks_that_go_on_end_with_the_weights_of_a_run_without_a_break(told
 
 @pytest.mark.parametrize("how", ["killed", "stopped", "stopped behind training"])
 def test_when_a_rank_is_lost_the_other_says_so_and_ends(folder, how):
-    """Note [Silence means death] in rank_watch.py. The bar is 60 seconds; the silence was set to 4. Behind training
+    """Note [Silence means death] in rank_watch.py. The bar is 60 seconds; the silence was set to 10. Behind training
     rank 1 writes no model, for which rank 0 waits."""
     found = json.loads((folder / "lost.json").read_text())[how]
     assert found["codes"][0] in (2, 75) and found["codes"][1] == -signal.SIGKILL

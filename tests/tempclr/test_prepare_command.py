@@ -379,7 +379,7 @@ from tempclr.data.readers.media import FeatureFiles
 
 preparation.PART_VIDEOS = 4
 load = FeatureFiles.load
-FeatureFiles.load = lambda self, video_id: time.sleep(0.02) or load(self, video_id)
+FeatureFiles.load = lambda self, video_id: time.sleep(0.1) or load(self, video_id)
 official, features, rows = sys.argv[1:]
 prepare_corpus(lambda _: read_activitynet([official]), corpus="activitynet", output_dir=rows, features=features)
 """

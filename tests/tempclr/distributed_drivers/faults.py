@@ -102,7 +102,7 @@ def bad_day(folder, how, silence_seconds):
         TempCLRTrainer.training_step = raises(TempCLRTrainer.training_step, output)
     elif how == "stopped behind training" and rank == "1":
         tempclr.recipes.running._save = lambda trainer: signalled(output, how)
-    elif how == "interrupted" or (how in SIGNALS and rank == "1"):
+    elif how in SIGNALS and rank == "1":
         threading.Thread(target=signalled, args=(output, how), daemon=True).start()
     words = ["pretrain", "--train_dataset", str(folder / "rows.jsonl"), "--output_dir", str(output), "--use_cpu"]
     words += ["--hidden_size", "16", "--num_text_layers", "1", "--num_video_layers", "1"]
@@ -120,7 +120,10 @@ def signalled(output, how):
     while not list(output.glob("checkpoint-*/trainer_state.json")):
         time.sleep(0.05)
     (output.parent / f"{how}.time").write_text(str(time.time()))
-    os.kill(os.getpid(), SIGNALS[how])
+    if how == "interrupted":
+        os.killpg(os.getpgrp(), SIGNALS[how])
+    else:
+        os.kill(os.getpid(), SIGNALS[how])
 
 
 def raises(training_step, output):
@@ -145,9 +148,10 @@ def main():
     fork_ranks(refusals, 2, folder)
     found = {}
     for how in (*SIGNALS, "raised"):
-        silence_seconds = 4.0 if "stopped" in how else 40.0
+        silence_seconds = 10.0 if "stopped" in how else 40.0
         ends_by_itself = how in ("interrupted", "raised")
-        codes = fork_ranks(bad_day, 2, folder, how, silence_seconds, must_end_well=None if ends_by_itself else False)
+        options = {"must_end_well": None if ends_by_itself else False, "in_own_group": how == "interrupted"}
+        codes = fork_ranks(bad_day, 2, folder, how, silence_seconds, **options)
         found[how] = {"codes": codes, "seconds": time.time() - float((folder / f"{how}.time").read_text())}
     (folder / "lost.json").write_text(json.dumps(found))
 

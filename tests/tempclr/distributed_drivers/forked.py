@@ -28,10 +28,11 @@ def reserved_port():
     raise OSError("of 200 ports between 10000 and 30000 none is free")
 
 
-def fork_ranks(work, num_ranks, *arguments, must_end_well=True):
+def fork_ranks(work, num_ranks, *arguments, must_end_well=True, in_own_group=False):
     """Run ``work(*arguments)`` on so many ranks, with the environment that torchrun makes; gives their exit codes.
 
     Where they need not end well, ranks that are left when rank 0 has ended are killed; None waits for all of them.
+    In a process group of their own one signal reaches all ranks at once, as Ctrl-C in a terminal does.
     """
     port, keeper = reserved_port()
     children = []
@@ -55,6 +56,8 @@ def fork_ranks(work, num_ranks, *arguments, must_end_well=True):
                 sys.stderr.flush()
                 os._exit(code)
         children.append(child)
+        if in_own_group:
+            os.setpgid(child, children[0])
     codes = []
     for child in children:
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

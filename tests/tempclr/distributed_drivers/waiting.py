@@ -78,6 +78,23 @@ def told_to_end_afterwards():
     time.sleep(FOR_EVER)
 
 
+def stopped_for_a_while():
+    """As by Ctrl-Z and fg, for longer than a silence; rank 1 wakes up later than rank 0."""
+    with watched_ranks(silence_seconds=SILENCE):
+        torch.distributed.barrier()
+        if os.environ["RANK"] == "1" and os.fork() == 0:
+            group, rank_1 = os.getpgrp(), os.getppid()
+            os.setsid()
+            os.killpg(group, signal.SIGSTOP)
+            time.sleep(1.5 * SILENCE)
+            for process in (group, rank_1):
+                os.kill(process, signal.SIGCONT)
+                time.sleep(1)
+            os._exit(0)
+        for _ in range(int(10 * SILENCE)):  # that one sleep would be over when it goes on
+            time.sleep(0.1)
+
+
 def ends_a_child():
     """As a loader's worker or an encoder's process, which is ended by SIGTERM."""
     with watched_ranks():
@@ -166,7 +183,8 @@ def play(folder, scene, must_end_well):
     timeout = None if scene in (joins, joins_alone) else 50
     begin = time.monotonic()
     num_ranks = 3 if scene is vanishes else 2
-    codes = fork_ranks(work, num_ranks, folder, scene, timeout, must_end_well=must_end_well)
+    options = {"must_end_well": must_end_well, "in_own_group": scene is stopped_for_a_while}
+    codes = fork_ranks(work, num_ranks, folder, scene, timeout, **options)
     end = time.monotonic()
     found = {"codes": codes, "seconds": end - begin, "end": end}
     (folder / f"{scene.__name__}.json").write_text(json.dumps(found))
@@ -178,7 +196,7 @@ def main():
     folder = Path(sys.argv[1])
     scenes = {enters_late: None, never_enters: False, finds_nobody: None, told_to_end: False}
     scenes |= {told_to_end_afterwards: None, ends_a_child: None, fails: None, fail_together: None, vanishes: None}
-    scenes |= {waits_too_long: False, joins: None, joins_alone: False}
+    scenes |= {stopped_for_a_while: None, waits_too_long: False, joins: None, joins_alone: False}
     context = multiprocessing.get_context("fork")
     playing = [context.Process(target=play, args=(folder, *scene)) for scene in scenes.items()]
     for process in playing:
