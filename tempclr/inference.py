@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, islice
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
@@ -78,18 +79,29 @@ def encode_clips(
 
     A clip has the features its span touches, at least one, and of those the first ``max_num_features``.
     """
+    video = (features, spans, features_per_second)
+    return encode_clips_of_videos(model, [video], batch_size=batch_size, show_progress_bar=show_progress_bar)[0]
+
+
+def encode_clips_of_videos(
+    model: Any,
+    videos: Sequence[tuple[Any, Sequence[tuple[float, float]], float]],
+    *,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+) -> list[Tensor]:
+    """For each ``(features, spans, features_per_second)`` what :func:`encode_clips` gives; videos share batches."""
     from tempclr.data.sampling import feature_range
 
-    array = _feature_array(model, features)
     most = model.config.video_config.max_num_features
     clips = []
-    for start_seconds, end_seconds in spans:
-        first, last = feature_range(
-            start_seconds, end_seconds, num_features=len(array), features_per_second=features_per_second
-        )
-        clips.append(array[first : min(last, first + most)])
-    pooled = _run_clips(model, clips, "pooler_output", batch_size=batch_size, show_progress_bar=show_progress_bar)
-    return torch.stack(pooled) if pooled else torch.zeros(0, model.config.video_config.hidden_size)
+    for features, spans, rate in videos:
+        array = _feature_array(model, features)
+        ranges = [feature_range(*span, num_features=len(array), features_per_second=rate) for span in spans]
+        clips.append([array[first : min(last, first + most)] for first, last in ranges])
+    found = _run_clips(model, clips, "pooler_output", batch_size=batch_size, show_progress_bar=show_progress_bar)
+    none = torch.zeros(0, model.config.video_config.hidden_size)
+    return [torch.stack(own) if own else none for own in found]
 
 
 def encode_video(
@@ -112,9 +124,8 @@ def encode_video(
     array, _ = _video_features(model, video, frames_per_second=frames_per_second)
     most = model.config.video_config.max_num_features
     clips = [array[first : first + most] for first in range(0, len(array), most)]
-    return torch.stack(
-        _run_clips(model, clips, "pooler_output", batch_size=batch_size, show_progress_bar=show_progress_bar)
-    )
+    pooled = _run_clips(model, [clips], "pooler_output", batch_size=batch_size, show_progress_bar=show_progress_bar)
+    return torch.stack(pooled[0])
 
 
 def encode_videos(
@@ -156,7 +167,20 @@ def feature_hidden_states(
     half of that); where windows overlap their states are averaged. The last window ends with the video and may be
     shorter. After the released step localization, which averages logits in the same way.
     """
-    array = _feature_array(model, features)
+    options: dict[str, Any] = {"window": window, "stride": stride, "batch_size": batch_size}
+    return hidden_states_of_videos(model, [features], show_progress_bar=show_progress_bar, **options)[0]
+
+
+def hidden_states_of_videos(
+    model: Any,
+    videos: Sequence[Any],
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    batch_size: int = 64,
+    show_progress_bar: bool = False,
+) -> list[Tensor]:
+    """For the features of each video what :func:`feature_hidden_states` gives; videos share batches."""
     most = model.config.video_config.max_num_features
     window = most if window is None else window
     if not 1 <= window <= most:
@@ -164,11 +188,18 @@ def feature_hidden_states(
     stride = max(1, window // 2) if stride is None else stride
     if not 1 <= stride <= window:
         raise InputError(f"stride must be from 1 to the window of {window}, got {stride}: no feature may be left out")
-    starts = range(0, max(1, len(array) - window + stride), stride)
-    windows = [array[first : first + window] for first in starts]
-    states = _run_clips(model, windows, "last_hidden_state", batch_size=batch_size, show_progress_bar=show_progress_bar)
-    total = torch.zeros(len(array), model.config.video_config.hidden_size)
-    count = torch.zeros(len(array), 1)
+    arrays = [_feature_array(model, features) for features in videos]
+    starts = [range(0, max(1, len(array) - window + stride), stride) for array in arrays]
+    windows = [[array[at : at + window] for at in own] for array, own in zip(arrays, starts, strict=True)]
+    options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+    found = _run_clips(model, windows, "last_hidden_state", **options)
+    return [_mean_states(states, own, len(array)) for states, own, array in zip(found, starts, arrays, strict=True)]
+
+
+def _mean_states(states: Sequence[Tensor], starts: Sequence[int], num_features: int) -> Tensor:
+    """(num_features, d) from windows, averaged where they overlap."""
+    total = states[0].new_zeros(num_features, states[0].shape[1])
+    count = total.new_zeros(num_features, 1)
     for first, state in zip(starts, states, strict=True):
         total[first : first + len(state)] += state
         count[first : first + len(state)] += 1
@@ -347,23 +378,19 @@ def _extractor(recipe: str, device: str) -> Any:
 
 
 def _feature_array(model: Any, features: Any) -> np.ndarray:
-    array = _numpy(features)
+    values = features.detach().cpu().float().numpy() if isinstance(features, Tensor) else features
+    array = np.asarray(values, dtype=np.float32)
     size = model.config.video_config.feature_size
     if array.ndim != 2 or array.shape[1] != size or len(array) == 0:
         raise InputError(f"features must be a non-empty (T, {size}) array for this model, got shape {array.shape}")
     return array
 
 
-def _numpy(values: Any) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().float().numpy()
-    return np.asarray(values, dtype=np.float32)
-
-
 def _run_clips(
-    model: Any, clips: Sequence[np.ndarray], output_name: str, *, batch_size: int, show_progress_bar: bool
-) -> list[Tensor]:
-    """For each clip its pooled vector, or the hidden states of its features."""
+    model: Any, videos: Sequence[Sequence[np.ndarray]], output_name: str, *, batch_size: int, show_progress_bar: bool
+) -> list[list[Tensor]]:
+    """For each clip of each video its pooled vector, or the hidden states of its features; videos share batches."""
+    clips = list(chain.from_iterable(videos))
     lengths = [len(clip) for clip in clips]
 
     def encode(chosen: list[int]) -> list[Tensor]:
@@ -375,7 +402,9 @@ def _run_clips(
             return list(output)
         return [states[:length] for states, length in zip(output, own.tolist(), strict=True)]
 
-    return _in_batches(model, encode, lengths, batch_size=batch_size, bar="encode video" if show_progress_bar else None)
+    bar = "encode video" if show_progress_bar else None
+    found = iter(_in_batches(model, encode, lengths, batch_size=batch_size, bar=bar))
+    return [list(islice(found, len(own))) for own in videos]
 
 
 def _in_batches(
@@ -409,7 +438,8 @@ def _in_batches(
 def evaluating(model: Any) -> Iterator[None]:
     """Within the block the model is in evaluation mode and no gradients are kept; afterwards it is as it was."""
     was_training = [module for module in model.modules() if module.training]
-    model.eval()
+    if was_training:
+        model.eval()
     try:
         with torch.inference_mode():
             yield

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tempclr.distributed import shared_map
 from tempclr.errors import InputError
-from tempclr.evaluation.localization import features_and_rate
+from tempclr.evaluation.localization import features_and_rate, video_groups
 
 if TYPE_CHECKING:
     from tempclr.data.rows import Paragraph
@@ -220,14 +220,17 @@ def _embed_spans(
     bar: str | None,
     across_ranks: bool,
 ) -> tuple[Tensor, Tensor]:
-    from tempclr.inference import encode_clips
+    from tempclr.inference import encode_clips_of_videos
 
-    def embed(index: int) -> Tensor:
-        features, rate = features_and_rate(paragraphs[index])
-        spans = spans_of(paragraphs[index])
-        return encode_clips(model, features, spans, features_per_second=rate, batch_size=batch_size)
+    def embed(group: range) -> list[Tensor]:
+        videos = []
+        for index in group:
+            features, rate = features_and_rate(paragraphs[index])
+            videos.append((features, spans_of(paragraphs[index]), rate))
+        return encode_clips_of_videos(model, videos, batch_size=batch_size)
 
-    embedded = shared_map(embed, range(len(paragraphs)), across_ranks=across_ranks, bar=bar)
+    groups = video_groups(len(paragraphs))
+    embedded = list(chain.from_iterable(shared_map(embed, groups, across_ranks=across_ranks, bar=bar, size=len)))
     return _padded(embedded, device=model.device)
 
 

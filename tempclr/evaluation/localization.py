@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -172,16 +173,13 @@ def evaluate_localization(
     temperature = model.config.temperature if similarity == "cosine" else 1.0
     settings = LocalizationProtocol(similarity=similarity, temperature=temperature, protocol=protocol)
 
-    def localized(index: int) -> tuple[str, Any, Any, Any]:
-        paragraph = paragraphs[index]
-        cost = _paragraph_costs(model, paragraph, settings, batch_size=batch_size)
-        inside = step_frames(paragraph, len(cost), official=official)
-        lost = official and len(cost) <= cost.shape[1]
-        chosen = np.full(cost.shape[1], -1) if lost else localize_steps(cost)
-        hits = (chosen >= 0) & inside[chosen, np.arange(len(chosen))]
-        return paragraph.task if paragraph.task is not None else ALL_TASKS, chosen, hits, inside.any(axis=0)
+    def localized(group: range) -> list[tuple[str, Any, Any, Any]]:
+        chosen = [paragraphs[index] for index in group]
+        costs = _paragraph_costs(model, chosen, settings, batch_size=batch_size)
+        return [_localized(paragraph, cost, official=official) for paragraph, cost in zip(chosen, costs, strict=True)]
 
-    found = shared_map(localized, range(len(paragraphs)), bar="localize" if show_progress_bar else None)
+    bar = "localize" if show_progress_bar else None
+    found = list(chain.from_iterable(shared_map(localized, video_groups(len(paragraphs)), bar=bar, size=len)))
     matched: dict[str, int] = {}
     total: dict[str, int] = {}
     for task, _, hits, annotated in found:
@@ -197,6 +195,17 @@ def evaluate_localization(
         hits=tuple(hits for _, _, hits, _ in found),
         annotated=tuple(np.atleast_1d(annotated) for _, _, _, annotated in found),
     )
+
+
+def video_groups(num_videos: int) -> list[range]:
+    """Which videos share batches: eight at a time, whose clips about fill one, so that few features are held at once.
+
+    Ranks share the groups, which are the same on any number of them, and so are the vectors.
+
+    >>> video_groups(10)
+    [range(0, 8), range(8, 10)]
+    """
+    return [range(first, min(first + 8, num_videos)) for first in range(0, num_videos, 8)]
 
 
 def step_texts(paragraph: Paragraph) -> list[str]:
@@ -221,26 +230,46 @@ def step_frames(paragraph: Paragraph, num_frames: int, *, official: bool = False
     return inside
 
 
-def _paragraph_costs(model: Any, paragraph: Paragraph, protocol: LocalizationProtocol, *, batch_size: int) -> Tensor:
-    from tempclr.evaluation.embeddings import hidden_cls
-    from tempclr.inference import encode_text, feature_hidden_states
+def _localized(paragraph: Paragraph, cost: Tensor, *, official: bool) -> tuple[str, Any, Any, Any]:
+    """A video's task, and of each step the frame that is chosen, whether it is right, and whether it can be."""
+    inside = step_frames(paragraph, len(cost), official=official)
+    lost = official and len(cost) <= cost.shape[1]
+    chosen = np.full(cost.shape[1], -1) if lost else localize_steps(cost)
+    hits = (chosen >= 0) & inside[chosen, np.arange(len(chosen))]
+    return paragraph.task if paragraph.task is not None else ALL_TASKS, chosen, hits, inside.any(axis=0)
 
+
+def _paragraph_costs(
+    model: Any, paragraphs: Sequence[Paragraph], protocol: LocalizationProtocol, *, batch_size: int
+) -> list[Tensor]:
+    """(num_frames, num_steps) of each video; a step that several of them have is embedded once."""
+    from tempclr.evaluation.embeddings import hidden_cls
+    from tempclr.inference import encode_text, hidden_states_of_videos
+
+    official = protocol.protocol == "official"
+    features = [_features_for_steps(paragraph, official=official) for paragraph in paragraphs]
+    with hidden_cls(model) if official else nullcontext():
+        states = hidden_states_of_videos(model, features, batch_size=batch_size)
+    texts = [step_texts(paragraph) for paragraph in paragraphs]
+    distinct = list(dict.fromkeys(chain.from_iterable(texts)))
+    rows = dict(zip(distinct, encode_text(model, distinct, batch_size=batch_size), strict=True))
+    options: dict[str, Any] = {"similarity": protocol.similarity, "temperature": protocol.temperature}
+    return [
+        step_costs(frames, torch.stack([rows[text] for text in steps]), **options)
+        for frames, steps in zip(states, texts, strict=True)
+    ]
+
+
+def _features_for_steps(paragraph: Paragraph, *, official: bool) -> NDArray:
     features, _ = features_and_rate(paragraph)
-    texts = step_texts(paragraph)
-    if len(features) < len(texts) and protocol.protocol != "official":
+    num_steps = len(step_texts(paragraph))
+    if len(features) < num_steps and not official:
         what = "sentences" if paragraph.steps is None else "steps"
         raise InputError(
-            f"video {paragraph.video_id!r} has {len(features)} features for {len(texts)} {what}; "
+            f"video {paragraph.video_id!r} has {len(features)} features for {num_steps} {what}; "
             "localization needs one each: extract more features a second or leave the video out"
         )
-    with hidden_cls(model) if protocol.protocol == "official" else nullcontext():
-        states = feature_hidden_states(model, features)
-    return step_costs(
-        states,
-        encode_text(model, texts, batch_size=batch_size),
-        similarity=protocol.similarity,
-        temperature=protocol.temperature,
-    )
+    return features
 
 
 def features_and_rate(paragraph: Paragraph) -> tuple[NDArray, float]:

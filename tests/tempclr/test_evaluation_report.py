@@ -25,7 +25,7 @@ from tempclr.evaluation import (
     report_pictures,
 )
 from tempclr.evaluation.embeddings import Embeddings, hidden_cls
-from tempclr.evaluation.localization import localize_steps, step_frames, step_texts
+from tempclr.evaluation.localization import localize_steps, step_frames, step_texts, video_groups
 from tempclr.evaluation.paper import METRICS, PAPER_NUMBERS, paper_numbers
 from tempclr.evaluation.report_pages import comparison_tables, write_report
 from tempclr.evaluation.report_pictures import worst_queries
@@ -50,7 +50,7 @@ def paragraphs():
 def test_nothing_is_embedded_twice(model, paragraphs, monkeypatch):
     """Four results, but sentences, segments, and windows with and without [CLS] go through the towers once each."""
     calls = []
-    for name in ("encode_text", "encode_clips"):
+    for name in ("encode_text", "encode_clips_of_videos"):
         import tempclr.inference as inference
 
         original = getattr(inference, name)
@@ -58,7 +58,9 @@ def test_nothing_is_embedded_twice(model, paragraphs, monkeypatch):
             inference, name, lambda *a, _name=name, _run=original, **k: (calls.append(_name), _run(*a, **k))[1]
         )
     measured = measure_task(model, paragraphs, "retrieval", protocols=["clean", "official", "clean"], **WINDOWS)
-    assert calls.count("encode_text") == 1 and calls.count("encode_clips") == 3 * len(paragraphs)
+    assert calls.count("encode_text") == 1 and calls.count("encode_clips_of_videos") == 3 * len(
+        video_groups(len(paragraphs))
+    )
     assert list(measured.results) == [
         "background removed",
         "background removed, official",

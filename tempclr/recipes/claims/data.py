@@ -74,8 +74,9 @@ def with_steps(paragraphs: list[Paragraph]) -> list[Paragraph]:
     ]
 
 
-def action_names(settings: ClaimSettings, seed: int) -> dict[str, list[str]]:
-    """What is done in each step of each video, by video."""
+@functools.lru_cache(maxsize=1)
+def action_names(settings: ClaimSettings, seed: int) -> Mapping[str, list[str]]:
+    """What is done in each step of each video, by video; the last answer is kept, as planning takes seconds."""
     from tempclr.data.demo import plan_videos
 
     return {

@@ -102,13 +102,15 @@ def aligned_seconds(model: Any, paragraphs: Sequence[Paragraph]) -> np.ndarray:
     The path runs over every second of the video, background too, by the cosines of hidden states and sentences.
     """
     from tempclr.evaluation.localization import step_frames
-    from tempclr.inference import encode_text, feature_hidden_states
+    from tempclr.inference import encode_text, hidden_states_of_videos
     from tempclr_kernels import alignment
 
+    sentences = encode_text(model, [sentence for paragraph in paragraphs for sentence in paragraph.sentences])
+    of_videos = sentences.split([len(paragraph.sentences) for paragraph in paragraphs])
+    hidden = hidden_states_of_videos(model, [paragraph.features for paragraph in paragraphs])
     shares = []
-    for paragraph in paragraphs:
-        states = feature_hidden_states(model, paragraph.features)
-        cost = cost_matrix(encode_text(model, list(paragraph.sentences)), states)
+    for paragraph, vectors, states in zip(paragraphs, of_videos, hidden, strict=True):
+        cost = cost_matrix(vectors, states)
         inside = step_frames(paragraph, len(states))
         path = alignment(cost, measure="dtw").bool().numpy().T
         shown = inside.any(axis=1)
