@@ -1,6 +1,6 @@
 """The paper's claims on generated videos and on real recordings: docs/claims.md, its pictures, and their numbers.
 
-python benchmarks/claims.py --quick              # seeds 0 to 2; goes on where it stopped
+python benchmarks/claims.py --quick              # seeds 0 to 2, in 50 minutes on 2 cores; goes on where it stopped
 python benchmarks/claims.py --quick --minutes 50 # begins nothing new after 50 minutes
 python benchmarks/claims.py                      # seeds 0 to 4
 python benchmarks/claims.py --choose             # writes the recommended recipe, by validation videos; commit it
