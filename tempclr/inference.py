@@ -79,27 +79,22 @@ def encode_clips(
 
     A clip has the features its span touches, at least one, and of those the first ``max_num_features``.
     """
-    video = (features, spans, features_per_second)
-    return encode_clips_of_videos(model, [video], batch_size=batch_size, show_progress_bar=show_progress_bar)[0]
-
-
-def encode_clips_of_videos(
-    model: Any,
-    videos: Sequence[tuple[Any, Sequence[tuple[float, float]], float]],
-    *,
-    batch_size: int = 64,
-    show_progress_bar: bool = False,
-) -> list[Tensor]:
-    """For each ``(features, spans, features_per_second)`` what :func:`encode_clips` gives; videos share batches."""
-    from tempclr.data.sampling import feature_range
+    from tempclr.data.sampling import cut_clips
 
     most = model.config.video_config.max_num_features
-    clips = []
-    for features, spans, rate in videos:
-        array = _feature_array(model, features)
-        ranges = [feature_range(*span, num_features=len(array), features_per_second=rate) for span in spans]
-        clips.append([array[first : min(last, first + most)] for first, last in ranges])
-    found = _run_clips(model, clips, "pooler_output", batch_size=batch_size, show_progress_bar=show_progress_bar)
+    array = feature_array(model, features)
+    clips = cut_clips(array, spans, features_per_second=features_per_second, max_num_features=most)
+    return encode_cut_clips(model, [clips], batch_size=batch_size, show_progress_bar=show_progress_bar)[0]
+
+
+def encode_cut_clips(
+    model: Any, videos: Sequence[Sequence[np.ndarray]], *, batch_size: int = 64, show_progress_bar: bool = False
+) -> list[Tensor]:
+    """For the clips of each video, as :func:`tempclr.data.sampling.cut_clips` cuts them, one vector a clip.
+
+    Videos share batches. A list of (num_clips, hidden_size).
+    """
+    found = _run_clips(model, videos, "pooler_output", batch_size=batch_size, show_progress_bar=show_progress_bar)
     none = torch.zeros(0, model.config.video_config.hidden_size)
     return [torch.stack(own) if own else none for own in found]
 
@@ -188,7 +183,7 @@ def hidden_states_of_videos(
     stride = max(1, window // 2) if stride is None else stride
     if not 1 <= stride <= window:
         raise InputError(f"stride must be from 1 to the window of {window}, got {stride}: no feature may be left out")
-    arrays = [_feature_array(model, features) for features in videos]
+    arrays = [feature_array(model, features) for features in videos]
     starts = [range(0, max(1, len(array) - window + stride), stride) for array in arrays]
     windows = [[array[at : at + window] for at in own] for array, own in zip(arrays, starts, strict=True)]
     options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
@@ -352,7 +347,7 @@ def _video_features(model: Any, video: Any, *, frames_per_second: float | None) 
     values = model.config.video_config.feature_recipe
     is_file = isinstance(video, (str, PathLike))
     if not is_file and getattr(video, "ndim", None) == 2:
-        return _feature_array(model, video), (values or {}).get("features_per_second")
+        return feature_array(model, video), (values or {}).get("features_per_second")
     if not is_file and getattr(video, "ndim", None) != 4:
         raise InputError(
             "video must be a file, uint8 frames (N, H, W, 3) or features (T, F), got "
@@ -367,7 +362,7 @@ def _video_features(model: Any, video: Any, *, frames_per_second: float | None) 
         raise InputError("frames need their frames_per_second")
     extractor = _extractor(json.dumps(values, sort_keys=True), str(model.device))
     features = extractor.extract(video, frames_per_second=frames_per_second)
-    return _feature_array(model, features), extractor.recipe.features_per_second
+    return feature_array(model, features), extractor.recipe.features_per_second
 
 
 @lru_cache(maxsize=1)
@@ -377,7 +372,12 @@ def _extractor(recipe: str, device: str) -> Any:
     return FeatureExtractor(FeatureRecipe.from_dict(json.loads(recipe)), device=device)
 
 
-def _feature_array(model: Any, features: Any) -> np.ndarray:
+def feature_array(model: Any, features: Any) -> np.ndarray:
+    """The features of a video as float32 (T, feature_size).
+
+    Raises:
+        InputError: they have another shape, or there are none.
+    """
     values = features.detach().cpu().float().numpy() if isinstance(features, Tensor) else features
     array = np.asarray(values, dtype=np.float32)
     size = model.config.video_config.feature_size

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SENTENCE_SAMPLINGS",
     "ParagraphDataset",
+    "cut_clips",
     "evenly_spaced",
     "feature_range",
     "non_overlapping",
@@ -87,6 +88,26 @@ def feature_range(
     last = math.ceil(end_seconds * features_per_second - 1e-3)
     first = min(max(first, 0), num_features - 1)
     return first, min(max(last, first + 1), num_features)
+
+
+def cut_clips(
+    features: np.ndarray,
+    spans: Sequence[tuple[float, float]],
+    *,
+    features_per_second: float,
+    max_num_features: int,
+) -> list[np.ndarray]:
+    """The features (T, F) that each span touches, at least one, and of those the first ``max_num_features``.
+
+    >>> [clip.ravel().tolist() for clip in cut_clips(np.arange(4)[:, None], [(0, 3), (2.5, 9)],
+    ...                                              features_per_second=1, max_num_features=2)]
+    [[0, 1], [2, 3]]
+    """
+    ranges = [
+        feature_range(start, end, features_per_second=features_per_second, num_features=len(features))
+        for start, end in spans
+    ]
+    return [features[first : min(last, first + max_num_features)] for first, last in ranges]
 
 
 def select_sentences(paragraph: Paragraph, positions: Sequence[int]) -> Paragraph:

@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from tempclr.data.sampling import cut_clips
 from tempclr.distributed import shared_map
 from tempclr.errors import InputError
 from tempclr.evaluation.localization import features_and_rate, video_groups
@@ -137,18 +140,17 @@ def embed_sentences(
     show_progress_bar: bool = False,
     across_ranks: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """(num_paragraphs, n, d) float32, zero padded, and (num_paragraphs,) lengths, on the model's device."""
+    """(num_paragraphs, n, d) float32, zero padded, and (num_paragraphs,) lengths, on the model's device.
+
+    A sentence that several paragraphs have is embedded once.
+    """
     from tempclr.inference import encode_text
 
     sentences = [paragraph.sentences for paragraph in paragraphs]
-    flat = encode_text(
-        model,
-        list(chain.from_iterable(sentences)),
-        batch_size=batch_size,
-        show_progress_bar=show_progress_bar,
-        across_ranks=across_ranks,
-    )
-    return _padded(list(flat.split([len(own) for own in sentences])), device=model.device)
+    distinct = list(dict.fromkeys(chain.from_iterable(sentences)))
+    options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+    rows = dict(zip(distinct, encode_text(model, distinct, across_ranks=across_ranks, **options), strict=True))
+    return _padded([torch.stack([rows[text] for text in own]) for own in sentences], device=model.device)
 
 
 def embed_segments(
@@ -220,18 +222,31 @@ def _embed_spans(
     bar: str | None,
     across_ranks: bool,
 ) -> tuple[Tensor, Tensor]:
-    from tempclr.inference import encode_clips_of_videos
+    from tempclr.inference import encode_cut_clips, feature_array
 
-    def embed(group: range) -> list[Tensor]:
-        videos = []
-        for index in group:
-            features, rate = features_and_rate(paragraphs[index])
-            videos.append((features, spans_of(paragraphs[index]), rate))
-        return encode_clips_of_videos(model, videos, batch_size=batch_size)
+    most = model.config.video_config.max_num_features
+
+    def cut(index: int) -> list[np.ndarray]:
+        paragraph = paragraphs[index]
+        features, rate = features_and_rate(paragraph)
+        array = feature_array(model, features)
+        return cut_clips(array, spans_of(paragraph), features_per_second=rate, max_num_features=most)
+
+    def embed(group: range) -> list[tuple[Tensor, list[bytes]]]:
+        clips = [cut(index) for index in group]
+        digests = [[blake2b(clip.tobytes(), digest_size=16).digest() for clip in own] for own in clips]
+        return list(zip(encode_cut_clips(model, clips, batch_size=batch_size), digests, strict=True))
 
     groups = video_groups(len(paragraphs))
     embedded = list(chain.from_iterable(shared_map(embed, groups, across_ranks=across_ranks, bar=bar, size=len)))
-    return _padded(embedded, device=model.device)
+    # Note [Equal clips have equal vectors]: the last bits of a vector depend on the batch that the clip is in. So that
+    # videos that show the same tie, the first vector found for some features stands for all clips that have them.
+    known: dict[bytes, Tensor] = {}
+    vectors = [
+        torch.stack([known.setdefault(digest, row) for digest, row in zip(digests, rows, strict=True)])
+        for rows, digests in embedded
+    ]
+    return _padded(vectors, device=model.device)
 
 
 def _padded(sequences: list[Tensor], *, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -174,9 +174,9 @@ def evaluate_localization(
     settings = LocalizationProtocol(similarity=similarity, temperature=temperature, protocol=protocol)
 
     def localized(group: range) -> list[tuple[str, Any, Any, Any]]:
-        chosen = [paragraphs[index] for index in group]
-        costs = _paragraph_costs(model, chosen, settings, batch_size=batch_size)
-        return [_localized(paragraph, cost, official=official) for paragraph, cost in zip(chosen, costs, strict=True)]
+        own = [paragraphs[index] for index in group]
+        costs = _paragraph_costs(model, own, settings, batch_size=batch_size)
+        return [_chosen_frames(paragraph, cost, official=official) for paragraph, cost in zip(own, costs, strict=True)]
 
     bar = "localize" if show_progress_bar else None
     found = list(chain.from_iterable(shared_map(localized, video_groups(len(paragraphs)), bar=bar, size=len)))
@@ -230,7 +230,7 @@ def step_frames(paragraph: Paragraph, num_frames: int, *, official: bool = False
     return inside
 
 
-def _localized(paragraph: Paragraph, cost: Tensor, *, official: bool) -> tuple[str, Any, Any, Any]:
+def _chosen_frames(paragraph: Paragraph, cost: Tensor, *, official: bool) -> tuple[str, Any, Any, Any]:
     """A video's task, and of each step the frame that is chosen, whether it is right, and whether it can be."""
     inside = step_frames(paragraph, len(cost), official=official)
     lost = official and len(cost) <= cost.shape[1]
@@ -248,8 +248,11 @@ def _paragraph_costs(
 
     official = protocol.protocol == "official"
     features = [_features_for_steps(paragraph, official=official) for paragraph in paragraphs]
+    parts = _filling([len(one) for one in features], batch_size * model.config.video_config.max_num_features)
+    states: list[Tensor] = []
     with hidden_cls(model) if official else nullcontext():
-        states = hidden_states_of_videos(model, features, batch_size=batch_size)
+        for part in parts:
+            states += hidden_states_of_videos(model, features[part], batch_size=batch_size)
     texts = [step_texts(paragraph) for paragraph in paragraphs]
     distinct = list(dict.fromkeys(chain.from_iterable(texts)))
     rows = dict(zip(distinct, encode_text(model, distinct, batch_size=batch_size), strict=True))
@@ -258,6 +261,20 @@ def _paragraph_costs(
         step_costs(frames, torch.stack([rows[text] for text in steps]), **options)
         for frames, steps in zip(states, texts, strict=True)
     ]
+
+
+def _filling(lengths: Sequence[int], most: int) -> list[slice]:
+    """Videos next to each other of at most ``most`` features together, a longer one alone: what is held at once.
+
+    >>> _filling([3, 4, 9, 2], 8)
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    parts, first = [], 0
+    for last in range(1, len(lengths) + 1):
+        if last == len(lengths) or sum(lengths[first : last + 1]) > most:
+            parts.append(slice(first, last))
+            first = last
+    return parts
 
 
 def _features_for_steps(paragraph: Paragraph, *, official: bool) -> NDArray:

@@ -25,7 +25,7 @@ from tempclr.evaluation import (
     report_pictures,
 )
 from tempclr.evaluation.embeddings import Embeddings, hidden_cls
-from tempclr.evaluation.localization import localize_steps, step_frames, step_texts, video_groups
+from tempclr.evaluation.localization import localize_steps, step_frames, step_texts
 from tempclr.evaluation.paper import METRICS, PAPER_NUMBERS, paper_numbers
 from tempclr.evaluation.report_pages import comparison_tables, write_report
 from tempclr.evaluation.report_pictures import worst_queries
@@ -47,20 +47,25 @@ def paragraphs():
     return [replace(one, task=f"task{number % 2}") for number, one in enumerate(made)]
 
 
+def recorded(monkeypatch, name):
+    """What the calls of a function of tempclr.inference are given, behind the model."""
+    import tempclr.inference as inference
+
+    given = []
+    original = getattr(inference, name)
+    monkeypatch.setattr(
+        inference, name, lambda model, values, **options: (given.append(values), original(model, values, **options))[1]
+    )
+    return given
+
+
 def test_nothing_is_embedded_twice(model, paragraphs, monkeypatch):
     """Four results, but sentences, segments, and windows with and without [CLS] go through the towers once each."""
-    calls = []
-    for name in ("encode_text", "encode_clips_of_videos"):
-        import tempclr.inference as inference
-
-        original = getattr(inference, name)
-        monkeypatch.setattr(
-            inference, name, lambda *a, _name=name, _run=original, **k: (calls.append(_name), _run(*a, **k))[1]
-        )
+    texts, clips = recorded(monkeypatch, "encode_text"), recorded(monkeypatch, "encode_cut_clips")
     measured = measure_task(model, paragraphs, "retrieval", protocols=["clean", "official", "clean"], **WINDOWS)
-    assert calls.count("encode_text") == 1 and calls.count("encode_clips_of_videos") == 3 * len(
-        video_groups(len(paragraphs))
-    )
+    assert [len(own) for own in texts] == [len({text for one in paragraphs for text in one.sentences})]
+    assert sum(map(len, clips)) == 3 * len(paragraphs)
+    assert all(map(len, clips))
     assert list(measured.results) == [
         "background removed",
         "background removed, official",
@@ -71,6 +76,33 @@ def test_nothing_is_embedded_twice(model, paragraphs, monkeypatch):
         for protocol, name in (("clean", ""), ("official", ", official")):
             alone = evaluate_retrieval(model, paragraphs, background=background, protocol=protocol, **WINDOWS)
             assert measured.results[f"background {background}{name}"].metrics == alone.metrics
+
+
+def test_a_step_of_several_videos_is_embedded_once(model, paragraphs, monkeypatch):
+    steps = tuple(paragraphs[0].sentences)
+    few = [replace(one, steps=steps, step_indices=(0,) * len(one)) for one in paragraphs]
+    texts = recorded(monkeypatch, "encode_text")
+    evaluate_localization(model, few)
+    assert texts == [list(steps), list(steps)]  # nine videos are two groups
+
+
+@pytest.mark.parametrize("background", ["removed", "kept"])
+def test_equal_videos_tie_in_whatever_batch_they_are(model, paragraphs, background, monkeypatch):
+    """Note [Equal clips have equal vectors] in embeddings.py: as if each batch had its own rounding."""
+    import tempclr.inference as inference
+
+    original, calls = inference.encode_cut_clips, []
+
+    def rounded(*arguments, **options):
+        calls.append(arguments)
+        return [rows * (1 - 1e-6 * len(calls)) for rows in original(*arguments, **options)]
+
+    monkeypatch.setattr(inference, "encode_cut_clips", rounded)
+    rows = [*paragraphs[:8], replace(paragraphs[0], video_id="twin")]
+    embeddings = embed_paragraphs(model, rows, background=background, **(WINDOWS if background == "kept" else {}))
+    assert len(calls) == 2
+    assert torch.equal(embeddings.clips[0], embeddings.clips[8])
+    assert torch.equal(embeddings.sentences[0], embeddings.sentences[8])
 
 
 def test_official_windows_hide_cls_and_leave_the_model_as_it_was(model, paragraphs):

@@ -11,7 +11,7 @@ from tempclr.data.tokenization import train_tokenizer
 from tempclr.errors import InputError
 from tempclr.inference import (
     encode_clips,
-    encode_clips_of_videos,
+    encode_cut_clips,
     encode_text,
     encode_video,
     feature_hidden_states,
@@ -196,13 +196,14 @@ def test_hidden_states_are_means_over_windows(model, length, window, stride):
 
 
 def test_videos_that_share_batches_give_what_each_gives_alone(model):
-    """One of them has no span; batches of two end in the midst of videos, and hold clips of other lengths."""
+    """One of them has no clip; batches of two end in the midst of videos, and hold clips of other lengths."""
     videos = [features(length) for length in (9, 2, 1, 7)]
-    spans = [[(0.0, 2.0), (4.5, 4.9), (3.0, 9.0)], [], [(0.0, 1.0)], [(1.0, 4.0), (6.0, 7.0)]]
-    entries = [(video, own, rate) for video, own, rate in zip(videos, spans, (1.0, 1.0, 2.0, 1.0), strict=True)]
-    for entry, found in zip(entries, encode_clips_of_videos(model, entries, batch_size=2), strict=True):
-        close(found, encode_clips(model, *entry[:2], features_per_second=entry[2], batch_size=1))
-    assert encode_clips_of_videos(model, []) == hidden_states_of_videos(model, []) == []
+    clips = [[videos[0][:2], videos[0][4:5], videos[0][3:7]], [], [videos[2]], [videos[3][1:4], videos[3][6:]]]
+    for own, found in zip(clips, encode_cut_clips(model, clips, batch_size=2), strict=True):
+        assert found.shape == (len(own), 16)
+        for clip, vector in zip(own, found, strict=True):
+            close(vector, encode_cut_clips(model, [[clip]])[0][0])
+    assert encode_cut_clips(model, []) == hidden_states_of_videos(model, []) == []
     for video, found in zip(videos, hidden_states_of_videos(model, videos, batch_size=2), strict=True):
         close(found, feature_hidden_states(model, video, batch_size=1))
 
