@@ -90,10 +90,7 @@ def encode_clips(
 def encode_cut_clips(
     model: Any, videos: Sequence[Sequence[np.ndarray]], *, batch_size: int = 64, show_progress_bar: bool = False
 ) -> list[Tensor]:
-    """For the clips of each video, as :func:`tempclr.data.sampling.cut_clips` cuts them, one vector a clip.
-
-    Videos share batches. A list of (num_clips, hidden_size).
-    """
+    """(num_clips, hidden_size) for the clips that were cut of each video; videos share batches."""
     found = _run_clips(model, videos, "pooler_output", batch_size=batch_size, show_progress_bar=show_progress_bar)
     none = torch.zeros(0, model.config.video_config.hidden_size)
     return [torch.stack(own) if own else none for own in found]
@@ -175,7 +172,9 @@ def hidden_states_of_videos(
     batch_size: int = 64,
     show_progress_bar: bool = False,
 ) -> list[Tensor]:
-    """For the features of each video what :func:`feature_hidden_states` gives; videos share batches."""
+    """For the features of each video what :func:`feature_hidden_states` gives; short videos share batches."""
+    from tempclr.data.sampling import filling
+
     most = model.config.video_config.max_num_features
     window = most if window is None else window
     if not 1 <= window <= most:
@@ -187,8 +186,12 @@ def hidden_states_of_videos(
     starts = [range(0, max(1, len(array) - window + stride), stride) for array in arrays]
     windows = [[array[at : at + window] for at in own] for array, own in zip(arrays, starts, strict=True)]
     options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
-    found = _run_clips(model, windows, "last_hidden_state", **options)
-    return [_mean_states(states, own, len(array)) for states, own, array in zip(found, starts, arrays, strict=True)]
+    means: list[Tensor] = []
+    for part in filling([len(array) for array in arrays], batch_size * most):
+        found = _run_clips(model, windows[part], "last_hidden_state", **options)
+        rows = zip(found, starts[part], arrays[part], strict=True)
+        means += [_mean_states(states, own, len(array)) for states, own, array in rows]
+    return means
 
 
 def _mean_states(states: Sequence[Tensor], starts: Sequence[int], num_features: int) -> Tensor:
@@ -373,11 +376,7 @@ def _extractor(recipe: str, device: str) -> Any:
 
 
 def feature_array(model: Any, features: Any) -> np.ndarray:
-    """The features of a video as float32 (T, feature_size).
-
-    Raises:
-        InputError: they have another shape, or there are none.
-    """
+    """The features of a video as float32 (T, feature_size); an :class:`InputError` where they are not that."""
     values = features.detach().cpu().float().numpy() if isinstance(features, Tensor) else features
     array = np.asarray(values, dtype=np.float32)
     size = model.config.video_config.feature_size

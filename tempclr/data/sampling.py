@@ -18,6 +18,7 @@ __all__ = [
     "cut_clips",
     "evenly_spaced",
     "feature_range",
+    "filling",
     "non_overlapping",
     "random_span",
     "select_sentences",
@@ -108,6 +109,20 @@ def cut_clips(
         for start, end in spans
     ]
     return [features[first : min(last, first + max_num_features)] for first, last in ranges]
+
+
+def filling(lengths: Sequence[int], most: int) -> list[slice]:
+    """Videos next to each other of at most ``most`` features together, a longer one alone: what is held at once.
+
+    >>> filling([3, 4, 9, 2], 8)
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    parts, first = [], 0
+    for last in range(1, len(lengths) + 1):
+        if last == len(lengths) or sum(lengths[first : last + 1]) > most:
+            parts.append(slice(first, last))
+            first = last
+    return parts
 
 
 def select_sentences(paragraph: Paragraph, positions: Sequence[int]) -> Paragraph:

@@ -248,11 +248,8 @@ def _paragraph_costs(
 
     official = protocol.protocol == "official"
     features = [_features_for_steps(paragraph, official=official) for paragraph in paragraphs]
-    parts = _filling([len(one) for one in features], batch_size * model.config.video_config.max_num_features)
-    states: list[Tensor] = []
     with hidden_cls(model) if official else nullcontext():
-        for part in parts:
-            states += hidden_states_of_videos(model, features[part], batch_size=batch_size)
+        states = hidden_states_of_videos(model, features, batch_size=batch_size)
     texts = [step_texts(paragraph) for paragraph in paragraphs]
     distinct = list(dict.fromkeys(chain.from_iterable(texts)))
     rows = dict(zip(distinct, encode_text(model, distinct, batch_size=batch_size), strict=True))
@@ -261,20 +258,6 @@ def _paragraph_costs(
         step_costs(frames, torch.stack([rows[text] for text in steps]), **options)
         for frames, steps in zip(states, texts, strict=True)
     ]
-
-
-def _filling(lengths: Sequence[int], most: int) -> list[slice]:
-    """Videos next to each other of at most ``most`` features together, a longer one alone: what is held at once.
-
-    >>> _filling([3, 4, 9, 2], 8)
-    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
-    """
-    parts, first = [], 0
-    for last in range(1, len(lengths) + 1):
-        if last == len(lengths) or sum(lengths[first : last + 1]) > most:
-            parts.append(slice(first, last))
-            first = last
-    return parts
 
 
 def _features_for_steps(paragraph: Paragraph, *, official: bool) -> NDArray:

@@ -208,6 +208,17 @@ def test_videos_that_share_batches_give_what_each_gives_alone(model):
         close(found, feature_hidden_states(model, video, batch_size=1))
 
 
+def test_the_windows_of_long_videos_are_not_held_together(model, monkeypatch):
+    """A batch of two has room for 8 features: the first video is longer, the two behind it fit together."""
+    held = []
+    original = inference._run_clips
+    monkeypatch.setattr(
+        inference, "_run_clips", lambda *given, **options: (held.append(len(given[1])), original(*given, **options))[1]
+    )
+    hidden_states_of_videos(model, [features(length) for length in (9, 2, 1, 7)], batch_size=2)
+    assert held == [1, 2, 1]
+
+
 def test_windows_leave_nothing_out(model):
     with pytest.raises(InputError, match="window must be from 1 to the model's 4 positions, got 5"):
         feature_hidden_states(model, features(9), window=5)
